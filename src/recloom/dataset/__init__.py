@@ -1,0 +1,30 @@
+"""A validated table of interactions comes in; vocabularies, splits and sequences, kept in one HDF5 file, go out."""
+
+from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn
+from recloom.dataset.dataset import FILE_NAME, Dataset
+from recloom.dataset.sequences import Histories, Interaction, context_value, gather, histories_from_interactions, windows
+from recloom.dataset.splits import Cases, Protocol, Segments, Split, SplitConfig, Ties, split_dataset
+from recloom.dataset.vocabulary import PADDING_INDEX, Vocabulary
+
+__all__ = [
+    "FILE_NAME",
+    "PADDING_INDEX",
+    "Cases",
+    "CategoryColumn",
+    "ContextColumn",
+    "Dataset",
+    "Histories",
+    "Interaction",
+    "NumberColumn",
+    "Protocol",
+    "Segments",
+    "Split",
+    "SplitConfig",
+    "Ties",
+    "Vocabulary",
+    "context_value",
+    "gather",
+    "histories_from_interactions",
+    "split_dataset",
+    "windows",
+]

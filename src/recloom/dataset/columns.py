@@ -1,0 +1,97 @@
+"""The columns of a dataset beside users and items: behaviours, context, what the catalogue says.
+
+A column is either words, stored as codes into a vocabulary, or numbers, stored scaled.
+"""
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import polars as pl
+
+from recloom.dataset.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A column of words: `values` are indices into `vocabulary`, `PADDING_INDEX` where the log had none."""
+
+    values: np.ndarray
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """A column of numbers: `values` are (number - mean) / deviation, 0 where the log had none."""
+
+    values: np.ndarray
+    mean: float
+    deviation: float
+
+
+ContextColumn = CategoryColumn | NumberColumn
+
+
+def encode_column(column: pl.Series) -> ContextColumn:
+    """Turn a column of the log into codes or scaled numbers.
+
+    Categories are coded in the order of their words, so that codes do not depend on how the file was read.
+    """
+    if column.dtype.is_numeric():
+        numbers = column.cast(pl.Float64).to_numpy()
+        present = numbers[np.isfinite(numbers)]
+        mean = float(present.mean()) if len(present) else 0.0
+        deviation = float(present.std()) if len(present) else 0.0
+        deviation = deviation if deviation > 0 else 1.0  # a constant column scales to all zeros
+        scaled = np.nan_to_num((numbers - mean) / deviation, nan=0.0, posinf=0.0, neginf=0.0)
+        return NumberColumn(scaled.astype(np.float32), mean, deviation)
+    vocabulary, codes = encode_categories(column)
+    return CategoryColumn(codes, vocabulary)
+
+
+def encode_categories(column: pl.Series, first: Vocabulary | None = None) -> tuple[Vocabulary, np.ndarray]:
+    """Number the distinct values of a categorical or text column.
+
+    Args:
+        column: Values; null where there is none.
+        first: A vocabulary whose indices are kept; values it lacks are appended after it.
+
+    Returns:
+        The vocabulary, sorted apart from `first`, and the index of each row, int32 of shape (n,).
+    """
+    # Polars numbers categories by first appearance, which depends on threads, and its numbers are
+    # shared by every column: renumber through a small table rather than row by row.
+    distinct = column.unique().drop_nulls()
+    words = sorted(distinct.cast(pl.String).to_list())
+    if first is not None:
+        words = [*first.ids, *(word for word in words if word not in first)]
+    vocabulary = Vocabulary(words)
+    if column.dtype != pl.Categorical:
+        column = column.cast(pl.Categorical)
+        distinct = column.unique().drop_nulls()
+    codes = distinct.to_physical().to_numpy()
+    index_by_code = np.zeros(int(codes.max()) + 1 if len(codes) else 1, dtype=np.int32)
+    index_by_code[codes] = vocabulary.indices_of(distinct.cast(pl.String).to_list())
+    physical = column.to_physical()
+    indices = index_by_code[physical.fill_null(0).to_numpy()]
+    if physical.null_count():
+        indices[physical.is_null().to_numpy()] = 0
+    return vocabulary, indices
+
+
+def write_column(parent: h5py.Group, name: str, column: ContextColumn) -> None:
+    """Store a column as the group `name` of `parent`."""
+    group = parent.create_group(name)
+    group.create_dataset("values", data=column.values)
+    if isinstance(column, CategoryColumn):
+        column.vocabulary.write(group, "vocabulary")
+    else:
+        group.attrs["mean"], group.attrs["deviation"] = column.mean, column.deviation
+
+
+def read_column(group: h5py.Group) -> ContextColumn:
+    """Read what `write_column` stored."""
+    values = group["values"][:]
+    if "vocabulary" in group:
+        return CategoryColumn(values, Vocabulary.read(group, "vocabulary"))
+    return NumberColumn(values, float(group.attrs["mean"]), float(group.attrs["deviation"]))

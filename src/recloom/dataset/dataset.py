@@ -1,0 +1,287 @@
+"""A prepared dataset: interactions as flat arrays of indices, items and users as tables, in one HDF5 file."""
+
+import copy
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import h5py
+import numpy as np
+import polars as pl
+
+import recloom
+from recloom.dataset.columns import (
+    CategoryColumn,
+    ContextColumn,
+    encode_categories,
+    encode_column,
+    read_column,
+    write_column,
+)
+from recloom.dataset.tables import read_table, write_table
+from recloom.dataset.vocabulary import Vocabulary
+from recloom.errors import ArtifactError, DataError
+from recloom.events import CleaningConfig, Interactions, read_interactions, read_items, read_users
+from recloom.files import replacing
+
+FILE_NAME = "dataset.h5"
+FORMAT_VERSION = 1
+
+Source = str | Path | Sequence[str | Path]
+
+
+class Dataset:
+    """Interactions, items and users of one `dataset.h5`. Opening reads nothing; an array is read when asked for.
+
+    Interactions are ordered by user, then time, then the log's own order. User `u` (an index from 1)
+    owns the positions `user_offsets[u]` to `user_offsets[u + 1]` of every flat array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary: TemporaryDirectory[str] | None = None
+        self._has_own_items = False  # True where the catalogue differs from the file's
+        try:
+            with h5py.File(path, "r") as file:
+                attributes = dict(file.attrs)
+        except FileNotFoundError:
+            raise ArtifactError(
+                f"no dataset at {path}; make one with: recloom prepare INTERACTIONS --items ITEMS --out {path.parent}"
+            ) from None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read as a dataset ({error}); prepare it again") from None
+        if attributes.get("format") != "recloom-dataset":
+            raise ArtifactError(f"{path} is an HDF5 file but not a recloom dataset; make one with: recloom prepare")
+        if attributes["version"] != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{path} has dataset format {attributes['version']}, recloom {recloom.__version__} reads"
+                f" {FORMAT_VERSION}; prepare it again"
+            )
+        self.fingerprint: str = attributes["fingerprint"]
+        """A digest of the interactions and the catalogue: two datasets with the same one hold the same data."""
+        self.num_interactions = int(attributes["num_interactions"])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Dataset":
+        """Open the dataset in a folder that `recloom prepare` made.
+
+        Raises:
+            ArtifactError: The folder holds no dataset, or one of another version.
+        """
+        return cls(Path(folder) / FILE_NAME)
+
+    @classmethod
+    def from_files(
+        cls,
+        interactions: Source,
+        items: Source | None = None,
+        users: Source | None = None,
+        *,
+        out: str | Path | None = None,
+        columns: Mapping[str, str] | None = None,
+        cleaning: CleaningConfig | None = None,
+    ) -> "Dataset":
+        """Read logs and catalogues of any known format into a dataset.
+
+        Args:
+            interactions: A file, a glob, a folder, or several of them.
+            items: The catalogue, likewise. Without one, items are known by their ids alone.
+            users: What is known of the users, likewise.
+            out: The folder to keep `dataset.h5` in. Without one the dataset lives as long as this object.
+            columns: Names of columns that recloom does not recognise: `{"user_id": "buyer"}`.
+            cleaning: Which interactions to drop.
+
+        Raises:
+            DataError: A file cannot be used; the message says why and what to do.
+        """
+        columns = dict(columns or {})
+        log = read_interactions(
+            interactions, columns=_without(columns, "title", "image"), cleaning=cleaning or CleaningConfig()
+        )
+        catalogue = read_items(items, columns=_only(columns, "item_id", "title", "image")).table if items else None
+        people = read_users(users, columns=_only(columns, "user_id")).table if users else None
+        return cls.from_interactions(log, catalogue, people, out=out)
+
+    @classmethod
+    def from_interactions(
+        cls,
+        log: Interactions,
+        items: pl.DataFrame | None = None,
+        users: pl.DataFrame | None = None,
+        *,
+        out: str | Path | None = None,
+    ) -> "Dataset":
+        """Number users, items and context values of a validated log and store them."""
+        temporary = TemporaryDirectory(prefix="recloom-") if out is None else None
+        path = Path(temporary.name if temporary else str(out)) / FILE_NAME
+        catalogue = pl.DataFrame({"item_id": pl.Series([], dtype=pl.String)}) if items is None else items
+        item_vocabulary, item_index = encode_categories(
+            log.table["item_id"], first=Vocabulary(catalogue["item_id"].to_list())
+        )
+        user_vocabulary, user_index = encode_categories(log.table["user_id"])
+        if len(item_vocabulary) == 0:
+            raise DataError("the log holds no items; nothing can be recommended from it")
+        # The log comes in user order by polars's own numbering; the vocabulary is sorted by id.
+        order = _stable_order(user_index, len(user_vocabulary))
+        offsets = np.zeros(len(user_vocabulary) + 2, dtype=np.int64)
+        np.cumsum(np.bincount(user_index, minlength=len(user_vocabulary) + 1), out=offsets[1:])
+        del user_index
+        with replacing(path) as beside, h5py.File(beside, "w") as file:
+            file.attrs["format"], file.attrs["version"] = "recloom-dataset", FORMAT_VERSION
+            file.attrs["created_by"] = f"recloom {recloom.__version__}"
+            file.attrs["num_interactions"] = len(item_index)
+            item_vocabulary.write(file, "item_ids")
+            user_vocabulary.write(file, "user_ids")
+            write_table(file, "items", _aligned(catalogue, item_vocabulary, "item_id"))
+            write_table(file, "users", _aligned(users, user_vocabulary, "user_id"))
+            file["user_offsets"] = offsets
+            events = file.create_group("events")
+            events["item_index"] = item_index[order]
+            events["timestamp"] = log.table["timestamp"].to_numpy()[order]
+            if "weight" in log.table.columns:
+                events["weight"] = log.table["weight"].cast(pl.Float32).to_numpy()[order]
+            context = file.create_group("context", track_order=True)
+            for name in log.table.columns:
+                if name not in ("user_id", "item_id", "timestamp", "weight"):
+                    write_column(context, name, _reordered(encode_column(log.table[name]), order))
+            file.attrs["fingerprint"] = _fingerprint(file)
+        dataset = cls(path)
+        dataset._temporary = temporary
+        return dataset
+
+    @cached_property
+    def items(self) -> Vocabulary:
+        """Item ids: the catalogue's, in its order, then those that only the log knows, sorted."""
+        return self._read(lambda file: Vocabulary.read(file, "item_ids"))
+
+    @cached_property
+    def users(self) -> Vocabulary:
+        """Ids of the users who have interactions, sorted."""
+        return self._read(lambda file: Vocabulary.read(file, "user_ids"))
+
+    @cached_property
+    def item_table(self) -> pl.DataFrame:
+        """What the catalogue says, `item_id` and its own columns; row `i - 1` is item index `i`."""
+        return self._read(lambda file: read_table(file["items"]))
+
+    @cached_property
+    def user_table(self) -> pl.DataFrame:
+        """What is known of the users; row `u - 1` is user index `u`."""
+        return self._read(lambda file: read_table(file["users"]))
+
+    @cached_property
+    def user_offsets(self) -> np.ndarray:
+        """Where each user's interactions begin, by user index; int64 of shape (users + 2,)."""
+        return self._read(lambda file: file["user_offsets"][:])
+
+    @cached_property
+    def item_index(self) -> np.ndarray:
+        """The item of each interaction, int32."""
+        return self._read(lambda file: file["events/item_index"][:])
+
+    @cached_property
+    def timestamp(self) -> np.ndarray:
+        """The time of each interaction in UTC seconds, int64."""
+        return self._read(lambda file: file["events/timestamp"][:])
+
+    @cached_property
+    def behavior(self) -> CategoryColumn:
+        """What each interaction was: view, purchase, ..."""
+        column = self._read(lambda file: read_column(file["context/behavior"]))
+        assert isinstance(column, CategoryColumn)
+        return column
+
+    @cached_property
+    def context(self) -> dict[str, ContextColumn]:
+        """Every further column of the log (location, device, rating, ...), by name."""
+        return self._read(lambda file: {n: read_column(file["context"][n]) for n in file["context"] if n != "behavior"})
+
+    def history_of(self, user_id: str) -> slice:
+        """Return the positions of a user's interactions in the flat arrays; empty for an unknown user."""
+        user = self.users.index_of(user_id)
+        return slice(int(self.user_offsets[user]), int(self.user_offsets[user + 1]))
+
+    def with_items(self, items: pl.DataFrame) -> "Dataset":
+        """Return this dataset with catalogue rows added, or replaced where the id is known.
+
+        Known items keep their index; new ones follow after the last.
+        """
+        known = self.item_table.join(items.select("item_id"), on="item_id", how="anti", maintain_order="left")
+        both = pl.concat([known, items], how="diagonal_relaxed")
+        new = [id_ for id_ in items["item_id"] if id_ not in self.items]
+        extended = copy.copy(self)
+        extended._has_own_items = True
+        extended.items = Vocabulary([*self.items.ids, *new])
+        extended.item_table = _aligned(both, extended.items, "item_id")
+        return extended
+
+    def copy_to(self, folder: Path) -> None:
+        """Write `dataset.h5` into another folder: without a second copy on disk where that is possible."""
+        target = folder / FILE_NAME
+        if not self._has_own_items:
+            try:
+                os.link(self.path, target)  # safe to share: the file is only ever replaced, never written to
+            except OSError:
+                shutil.copyfile(self.path, target)
+            return
+        shutil.copyfile(self.path, target)
+        with h5py.File(target, "r+") as file:
+            del file["item_ids"], file["items"]
+            self.items.write(file, "item_ids")
+            write_table(file, "items", self.item_table)
+            file.attrs["fingerprint"] = _fingerprint(file)
+
+    def _read(self, what: Any) -> Any:
+        try:
+            with h5py.File(self.path, "r") as file:
+                return what(file)
+        except (OSError, KeyError) as error:
+            raise ArtifactError(f"{self.path} is damaged ({error}); prepare it again") from None
+
+
+def _aligned(table: pl.DataFrame | None, vocabulary: Vocabulary, key: str) -> pl.DataFrame:
+    """Put rows in the vocabulary's order, with empty ones for ids the table lacks."""
+    ids = pl.DataFrame({key: pl.Series(vocabulary.ids, dtype=pl.String)})
+    return ids if table is None else ids.join(table, on=key, how="left", maintain_order="left")
+
+
+def _stable_order(user_index: np.ndarray, num_users: int) -> np.ndarray | slice:
+    """Return what brings interactions into user order without changing the order within a user."""
+    if bool(np.all(user_index[1:] >= user_index[:-1])):
+        return slice(None)
+    # A radix pass over 16 bits at a time: numpy's stable sort is a radix sort for 16-bit integers only.
+    order = np.argsort((user_index & 0xFFFF).astype(np.uint16), kind="stable")
+    if num_users > 0xFFFF:
+        order = order[np.argsort((user_index[order] >> 16).astype(np.uint16), kind="stable")]
+    return order
+
+
+def _reordered(column: ContextColumn, order: np.ndarray | slice) -> ContextColumn:
+    return replace(column, values=column.values[order])
+
+
+def _without(columns: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: source for name, source in columns.items() if name not in names}
+
+
+def _only(columns: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: source for name, source in columns.items() if name in names}
+
+
+def _fingerprint(file: h5py.File) -> str:
+    """Digest every array of a dataset file, names and values."""
+    digest = hashlib.blake2b(digest_size=16)
+
+    def visit(name: str, stored: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(stored, h5py.Dataset):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(stored[:]).view(np.uint8).data)
+
+    file.visititems(visit)
+    return digest.hexdigest()

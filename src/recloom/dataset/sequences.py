@@ -1,0 +1,180 @@
+"""Positions in the flat arrays -> padded batches of histories, without a Python object per row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recloom.dataset.columns import CategoryColumn, ContextColumn
+from recloom.dataset.dataset import Dataset
+from recloom.dataset.splits import Segments, expand_ranges
+from recloom.dataset.vocabulary import PADDING_INDEX
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A batch of histories, oldest interaction first, padded at the end.
+
+    B is the batch, L the longest history in it. Padding holds `PADDING_INDEX`, and time 0.
+    """
+
+    item_index_BL: np.ndarray
+    timestamp_BL: np.ndarray
+    behavior_index_BL: np.ndarray
+    context_BL: dict[str, np.ndarray]
+    """Values of each context column: indices of words, or scaled numbers."""
+    length_B: np.ndarray
+    user_index_B: np.ndarray
+    """Who it is; `PADDING_INDEX` for somebody the dataset does not know."""
+    all_items: np.ndarray
+    """Items of whole histories, one after the other; the batch above holds the newest of each."""
+    start_B: np.ndarray
+    """Where each history begins in `all_items`."""
+    end_B: np.ndarray
+    """One past where it ends."""
+
+    def __len__(self) -> int:
+        return len(self.length_B)
+
+    def rows(self, chosen_B: np.ndarray) -> "Histories":
+        """Return some of the histories, no longer padded than they need."""
+        length_B = self.length_B[chosen_B]
+        longest = int(length_B.max(initial=0))
+
+        def take(values_BL: np.ndarray) -> np.ndarray:
+            return values_BL[chosen_B, :longest]
+
+        return Histories(
+            take(self.item_index_BL),
+            take(self.timestamp_BL),
+            take(self.behavior_index_BL),
+            {name: take(values_BL) for name, values_BL in self.context_BL.items()},
+            length_B,
+            self.user_index_B[chosen_B],
+            self.all_items,
+            self.start_B[chosen_B],
+            self.end_B[chosen_B],
+        )
+
+    def seen(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the row and the item of every interaction of the whole histories."""
+        rows = np.repeat(np.arange(len(self)), self.end_B - self.start_B)
+        return rows, self.all_items[expand_ranges(self.start_B, self.end_B)]
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """One interaction of a history given by the caller, who may leave out all but the item."""
+
+    item_id: str
+    timestamp: int = 0
+    behavior: str = ""
+    context: Mapping[str, str | float] = field(default_factory=dict)
+
+
+def windows(segments: Segments, length: int, stride: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Cut long stretches into windows to train on.
+
+    A window holds at most `length` + 1 interactions: every one but the last is input, every one but the first
+    is a target. Windows are laid from the newest interaction backwards, so that it is always the last
+    target of a full window; a rest of one interaction, which has no target, is left out.
+
+    Args:
+        segments: A stretch of positions for each user.
+        length: Inputs in a full window.
+        stride: Interactions between the ends of neighbouring windows. Unset: `length`, so that each
+            interaction is a target once; smaller values repeat targets with more history before them.
+
+    Returns:
+        Start and end positions, each of shape (windows,).
+    """
+    stride = stride or length
+    span = np.maximum(segments.end - segments.start - 1, 0)  # targets of each user
+    # Another window is wanted while targets are left that no window has reached.
+    count = np.where(span > 0, 1 + np.maximum(0, -(-(span - length) // stride)), 0)
+    end = np.repeat(segments.end, count)
+    rank = np.arange(len(end)) - np.repeat(np.cumsum(count) - count, count)
+    end = end - rank * stride
+    start = np.maximum(end - length - 1, np.repeat(segments.start, count))
+    return start, end
+
+
+def gather(
+    dataset: Dataset, start_B: np.ndarray, end_B: np.ndarray, max_length: int, user_index_B: np.ndarray | None = None
+) -> Histories:
+    """Read stretches of interactions as a batch, each cut to its last `max_length`."""
+    first_B = np.maximum(start_B, end_B - max_length)
+    length_B = end_B - first_B
+    longest = int(length_B.max(initial=0))
+    steps_L = np.arange(longest)
+    inside_BL = steps_L < length_B[:, None]
+    position_BL = np.where(inside_BL, first_B[:, None] + steps_L, 0)
+
+    def take(flat: np.ndarray) -> np.ndarray:
+        return np.where(inside_BL, flat[position_BL], flat.dtype.type(0))
+
+    return Histories(
+        take(dataset.item_index),
+        take(dataset.timestamp),
+        take(dataset.behavior.values),
+        {name: take(column.values) for name, column in dataset.context.items()},
+        length_B,
+        np.full(len(length_B), PADDING_INDEX) if user_index_B is None else user_index_B,
+        dataset.item_index,
+        start_B,
+        end_B,
+    )
+
+
+def histories_from_interactions(
+    dataset: Dataset, histories: Sequence[Sequence[Interaction]], max_length: int
+) -> tuple[Histories, np.ndarray]:
+    """Number interactions that the caller spelled out; items the dataset does not know are left out.
+
+    A behaviour left out is taken for the dataset's most frequent one; a time left out for the time of the
+    interaction before, so that it adds no gap.
+
+    Returns:
+        The batch, and for each history how many items were unknown, shape (B,).
+    """
+    usual_behavior = int(np.bincount(dataset.behavior.values, minlength=2).argmax())
+    known_items = [[i for i in history if i.item_id in dataset.items] for history in histories]
+    known = [history[-max_length:] for history in known_items]
+    unknown_B = np.array([sum(i.item_id not in dataset.items for i in history) for history in histories], dtype=int)
+    length_B = np.array([len(history) for history in known], dtype=np.int64)
+    shape = (len(known), int(length_B.max(initial=0)))
+    item_index_BL, behavior_index_BL = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    timestamp_BL = np.zeros(shape, np.int64)
+    context_BL = {name: np.zeros(shape, column.values.dtype) for name, column in dataset.context.items()}
+    for row, history in enumerate(known):
+        length = len(history)
+        item_index_BL[row, :length] = dataset.items.indices_of(i.item_id for i in history)
+        timestamp_BL[row, :length] = np.maximum.accumulate([i.timestamp for i in history] or [0])[:length]
+        spelled = [
+            dataset.behavior.vocabulary.index_of(i.behavior) if i.behavior else usual_behavior for i in history
+        ]
+        behavior_index_BL[row, :length] = spelled
+        for name, column in dataset.context.items():
+            context_BL[name][row, :length] = [context_value(column, i.context.get(name)) for i in history]
+    end_B = np.cumsum([len(history) for history in known_items])
+    batch = Histories(
+        item_index_BL,
+        timestamp_BL,
+        behavior_index_BL,
+        context_BL,
+        length_B,
+        user_index_B=np.full(len(known), PADDING_INDEX),
+        all_items=dataset.items.indices_of(i.item_id for history in known_items for i in history),
+        start_B=np.concatenate([[0], end_B[:-1]]).astype(np.int64),
+        end_B=end_B.astype(np.int64),
+    )
+    return batch, unknown_B
+
+
+def context_value(column: ContextColumn, value: str | float | None) -> float:
+    """Return the code of a word, or the scaled number; 0, which means unknown, where there is none."""
+    if value is None:
+        return 0
+    if isinstance(column, CategoryColumn):
+        return column.vocabulary.index_of(str(value))
+    return (float(value) - column.mean) / column.deviation

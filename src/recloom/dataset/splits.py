@@ -1,0 +1,241 @@
+"""Which interactions a model may learn from, and which it is asked to predict.
+
+Two protocols. `temporal`: one split time for everybody, and a test case is a user's first interaction
+after it. `leave-one-out`: each user's last interaction is the test, the one before it validation, as
+most papers do.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from recloom.dataset.dataset import Dataset
+from recloom.errors import ConfigError
+
+Protocol = Literal["temporal", "leave-one-out"]
+Ties = Literal["strict", "file"]
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How interactions are held out: the [split] table of a run file."""
+
+    protocol: Protocol = "temporal"
+    """One split time for everybody, or each user's last interaction."""
+    ties: Ties | None = None
+    """"strict" removes from a history what shares the target's timestamp, "file" trusts the log's order within a
+    timestamp. Unset: strict under temporal, file under leave-one-out, as papers do."""
+    split_time: int | None = None
+    """Temporal only: the test begins here, UTC seconds. Unset: so that `test_fraction` of interactions follow."""
+    validation_fraction: float = 0.1
+    """Temporal only: share of all interactions between the end of training and the split time."""
+    test_fraction: float = 0.1
+    """Temporal only: share of all interactions from the split time on."""
+    train_days: float | None = None
+    """Learn only from the last so many days before the end of training. Unset: from everything."""
+    everything: bool = False
+    """Hold out no test: validation takes the last interactions instead, and the final model sees them all."""
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("temporal", "leave-one-out"):
+            raise ConfigError(f"split.protocol is {self.protocol!r}; choose temporal or leave-one-out")
+        if self.ties not in (None, "strict", "file"):
+            raise ConfigError(f"split.ties is {self.ties!r}; choose strict or file")
+        for name in ("validation_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 0.5:
+                raise ConfigError(f"split.{name} is {getattr(self, name)}; it has to lie between 0 and 0.5")
+        if self.train_days is not None and self.train_days <= 0:
+            raise ConfigError(f"split.train_days is {self.train_days}; it has to be positive")
+
+    @property
+    def tie_rule(self) -> Ties:
+        """The rule in force."""
+        return self.ties or ("strict" if self.protocol == "temporal" else "file")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Questions "what comes next?" with their answers, as positions in the dataset's flat arrays. Each of shape (n,)."""
+
+    user_index: np.ndarray
+    history_start: np.ndarray
+    history_end: np.ndarray
+    """One past the last interaction of the history, which is never empty."""
+    target: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def sample(self, size: int, seed: int) -> "Cases":
+        """Return at most `size` cases chosen at random, in their order."""
+        if len(self) <= size:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self), size, replace=False))
+        return Cases(*(a[chosen] for a in (self.user_index, self.history_start, self.history_end, self.target)))
+
+
+@dataclass(frozen=True)
+class Segments:
+    """For each user index, the stretch of interactions to learn from: positions `start` to `end`. Shape (users + 1,)."""
+
+    start: np.ndarray
+    end: np.ndarray
+
+    @property
+    def num_interactions(self) -> int:
+        """Interactions in all stretches together."""
+        return int((self.end - self.start).sum())
+
+    def positions(self) -> np.ndarray:
+        """Return every position inside a stretch, ascending."""
+        return expand_ranges(self.start, self.end)
+
+
+def expand_ranges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the positions of many stretches, one stretch after the other.
+
+    >>> expand_ranges(np.array([0, 7]), np.array([2, 10]))
+    array([0, 1, 7, 8, 9])
+    """
+    length = end - start
+    before = np.cumsum(length) - length
+    return np.asarray(np.repeat(start - before, length) + np.arange(int(length.sum())))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A dataset parted into what may be learned from and what is asked.
+
+    `train` ends before every validation target; `full` also holds what validation asked, and ends before
+    every test target: the final model may learn from it once validation has chosen how long to train.
+    """
+
+    train: Segments
+    full: Segments
+    validation: Cases
+    test: Cases
+    unusable_users: int
+    """Users with a test interaction but no history before it: nothing personal can be said of them."""
+    split_time: int | None
+    """Temporal only: where the test begins, UTC seconds."""
+
+
+def split_dataset(dataset: Dataset, config: SplitConfig) -> Split:
+    """Part a dataset by the protocol of `config`.
+
+    Raises:
+        ConfigError: `split_time` leaves nothing to learn from or nothing to ask.
+    """
+    return _temporal(dataset, config) if config.protocol == "temporal" else _leave_one_out(dataset, config)
+
+
+def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
+    start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
+    split_time, validation_time = _split_times(dataset.timestamp, config)
+    train_end = _ends_before(dataset, validation_time)
+    test_start = _ends_before(dataset, split_time)
+    full_end = end if config.everything else test_start
+    test, unusable = _cases(start, test_start, target=test_start, until=end)
+    validation, _ = _cases(start, train_end, target=train_end, until=full_end)
+    return Split(
+        train=_recent(dataset, Segments(start, train_end), config, validation_time),
+        full=_recent(dataset, Segments(start, full_end), config, split_time),
+        validation=validation,
+        test=test,
+        unusable_users=unusable,
+        split_time=split_time,
+    )
+
+
+def _split_times(timestamp: np.ndarray, config: SplitConfig) -> tuple[int, int]:
+    """Return where the test and the validation begin."""
+    first, last = int(timestamp.min()), int(timestamp.max())
+    if config.everything:
+        return last + 1, _quantile(timestamp, 1 - config.validation_fraction)
+    if config.split_time is not None:
+        if not first < config.split_time <= last:
+            raise ConfigError(
+                f"split.split_time {config.split_time} is outside the log, which runs from {first} to {last}"
+                " (UTC seconds); choose a time between"
+            )
+        before = timestamp[timestamp < config.split_time]
+        return config.split_time, _quantile(before, 1 - config.validation_fraction)
+    split_time = _quantile(timestamp, 1 - config.test_fraction)
+    return split_time, _quantile(timestamp, 1 - config.test_fraction - config.validation_fraction)
+
+
+def _quantile(timestamp: np.ndarray, fraction: float) -> int:
+    position = min(len(timestamp) - 1, round(fraction * len(timestamp)))
+    return int(np.partition(timestamp, position)[position])
+
+
+def _ends_before(dataset: Dataset, time: int) -> np.ndarray:
+    """For each user index, return the position of the first interaction at or after `time`."""
+    before = np.concatenate([[0], np.cumsum(dataset.timestamp < time)])
+    start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
+    return np.asarray(start + before[end] - before[start])  # times ascend within a user
+
+
+def _leave_one_out(dataset: Dataset, config: SplitConfig) -> Split:
+    start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
+    held_out = 1 if config.everything else 2
+    # Somebody with too few interactions to hold out from is learned from and not asked.
+    asked = end - start > held_out
+    last = np.where(asked, end - 1, end)
+    before_last = np.where(asked, end - held_out, end)
+    history_end = _tie_starts(dataset) if config.tie_rule == "strict" else None
+    validation, _ = _cases(start, before_last, before_last, end, history_end)
+    test, unusable = _cases(start, last, last, end, history_end)
+    if config.everything:
+        test = test.sample(0, seed=0)
+    return Split(
+        train=_recent(dataset, Segments(start, before_last), config),
+        full=_recent(dataset, Segments(start, end if config.everything else before_last), config),
+        validation=validation,
+        test=test,
+        unusable_users=unusable,
+        split_time=None,
+    )
+
+
+def _cases(
+    start: np.ndarray,
+    history_end: np.ndarray,
+    target: np.ndarray,
+    until: np.ndarray,
+    history_limit: np.ndarray | None = None,
+) -> tuple[Cases, int]:
+    """Ask each user for the interaction at `target`, where it lies before `until` and some history precedes it.
+
+    Args:
+        history_limit: For each position, where the history of a target at that position has to end.
+
+    Returns:
+        The cases, and the number of users who have a target but no history.
+    """
+    has_target = target < until
+    users = np.flatnonzero(has_target)
+    ends = history_end[users] if history_limit is None else history_limit[target[users]]
+    usable = ends > start[users]
+    users, ends = users[usable], ends[usable]
+    return Cases(users, start[users], ends, target[users]), int((~usable).sum())
+
+
+def _tie_starts(dataset: Dataset) -> np.ndarray:
+    """For each position, return the first position of the same user with the same timestamp."""
+    changes = np.ones(len(dataset.timestamp), dtype=bool)
+    changes[1:] = dataset.timestamp[1:] != dataset.timestamp[:-1]
+    begins = dataset.user_offsets[1:-1]
+    changes[begins[begins < len(changes)]] = True
+    return np.maximum.accumulate(np.where(changes, np.arange(len(changes)), 0))
+
+
+def _recent(dataset: Dataset, segments: Segments, config: SplitConfig, until: int | None = None) -> Segments:
+    """Leave out what is older than `train_days` before the end of training."""
+    if config.train_days is None:
+        return segments
+    newest = until if until is not None else int(dataset.timestamp.max()) + 1
+    since = newest - round(config.train_days * SECONDS_PER_DAY)
+    return Segments(np.minimum(np.maximum(segments.start, _ends_before(dataset, since)), segments.end), segments.end)

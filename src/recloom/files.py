@@ -1,0 +1,67 @@
+"""Writing so that nothing is lost: beside the target, then renamed into its place."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; what was written there takes its place at the end.
+
+    The path may become a file or a folder. When the block raises, or the process is killed, `target`
+    is what it was before; what killed processes left behind is removed by the next write.
+
+    Args:
+        target: The file or folder to replace, which need not exist.
+
+    Yields:
+        A path in the same folder, so that the rename cannot cross file systems.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{target.name}.*.partial"):
+        if not _is_running(leftover.name.split(".")[-2]):
+            _remove(leftover)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        yield beside
+        if target.is_dir():
+            # A folder cannot be replaced by one rename: the old one steps aside first, and a kill
+            # between the two renames is mended by `recover`.
+            _remove(_previous(target))
+            target.rename(_previous(target))
+            beside.rename(target)
+            _remove(_previous(target))
+        else:
+            beside.replace(target)
+    finally:
+        _remove(beside)
+
+
+def recover(folder: Path) -> None:
+    """Put a folder back that a kill caught between the two renames of `replacing`."""
+    if not folder.exists() and _previous(folder).exists():
+        _previous(folder).rename(folder)
+
+
+def _previous(target: Path) -> Path:
+    return target.with_name(f".{target.name}.previous")
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

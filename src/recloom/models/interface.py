@@ -1,0 +1,105 @@
+"""What every model is: a way to turn histories into queries, and items into vectors to hold against them.
+
+Shapes: B histories, L steps, I catalogue (with the padding row), D width, E width of text embeddings.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recloom.dataset import Dataset, Histories, Segments
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """What the language model makes of the catalogue, and the way to have it read more.
+
+    Row and position 0 belong to padding, as everywhere.
+    """
+
+    vectors_IE: np.ndarray
+    """One embedding an item, float32; all zero for an item without text."""
+    titles: list[str]
+    """What to call each item: its title, or "" where the catalogue gives nothing to call it by."""
+    read: Callable[[Sequence[str]], np.ndarray]
+    """Texts in, embeddings out: the same encoder that made `vectors_IE`."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model may learn from: a stretch of interactions for each user."""
+
+    dataset: Dataset
+    segments: Segments
+
+    def item_counts(self) -> np.ndarray:
+        """Return how often each item occurs, by item index; shape (I,), int64."""
+        items = self.dataset.item_index[self.segments.positions()]
+        return np.bincount(items, minlength=len(self.dataset.items) + 1)
+
+
+class Model(nn.Module):
+    """A recommender as an inner-product search: the score of an item is its vector times the query.
+
+    A model is built from its config, a dataset and the item text. Whatever it learns lives in parameters
+    and persistent buffers, so that one `state_dict` stores any model. Rows follow the dataset's items;
+    items that were added since training are scored as far as the model can.
+    """
+
+    name: ClassVar[str]
+    """What users call it."""
+    Config: ClassVar[type[Any]]
+    """Its hyperparameters: the [model] table of a run file."""
+    uses_text: ClassVar[bool] = True
+    """Whether it looks at item text at all."""
+    needs_text: ClassVar[bool] = False
+    """Whether it can do nothing without item text."""
+    max_length: int = 1
+    """Most interactions of a history that it looks at."""
+
+    @classmethod
+    def defaults_for(cls, dataset: Dataset) -> dict[str, Any]:
+        """Return the options whose best value depends on the data, for where the user sets none."""
+        return {}
+
+    @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """Return one vector an item, shape (I, D), the padding row included."""
+
+    @abstractmethod
+    def queries(self, histories: Histories) -> Tensor:
+        """Return one query a history, none of which is empty; shape (B, D)."""
+
+
+class CountedModel(Model):
+    """A model that is read off the data in one pass."""
+
+    @abstractmethod
+    def count(self, data: TrainingData) -> None:
+        """Learn from the data, forgetting what was learned before."""
+
+
+class TrainedModel(Model):
+    """A model that learns by gradient steps."""
+
+    def prepare(self, data: TrainingData) -> None:
+        """Take from the data what training needs beforehand, for instance how often each item occurs."""
+
+    @abstractmethod
+    def loss(self, histories: Histories) -> Tensor:
+        """Return the mean loss of predicting every interaction of each history from those before it.
+
+        Args:
+            histories: Windows of at most `max_length` + 1 interactions.
+        """
+
+
+def usual_length(dataset: Dataset) -> int:
+    """Return how many interactions a sequence model has to read to see most histories whole: between 20 and 200."""
+    lengths = np.diff(dataset.user_offsets)[1:]
+    return int(np.clip(np.quantile(lengths, 0.9), 20, 200)) if len(lengths) else 20

@@ -1,0 +1,84 @@
+"""Recommend everybody what most people take: the yardstick every other model has to beat."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloom.dataset import Dataset, Histories
+from recloom.errors import ConfigError
+from recloom.models.interface import CountedModel, ItemText, TrainingData
+
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopularConfig:
+    """`popular` has nothing to set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopularRecentConfig:
+    """Hyperparameters of `popular-recent`: the [model] table of a run file."""
+
+    days: float = 7.0
+    """Length of the window that ends with the newest interaction, in days."""
+
+    def __post_init__(self) -> None:
+        if self.days <= 0:
+            raise ConfigError(f"model.days is {self.days}; it has to be positive")
+
+
+class _ByCount(CountedModel):
+    """Scores that are the same for everybody."""
+
+    uses_text = False
+
+    count_I: Tensor
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__()
+        self.register_buffer("count_I", torch.zeros(len(dataset.items) + 1))
+
+    def item_vectors(self) -> Tensor:
+        return self.count_I[:, None]
+
+    def queries(self, histories: Histories) -> Tensor:
+        return self.count_I.new_ones(len(histories), 1)
+
+
+class Popular(_ByCount):
+    """An item's score is how often people interacted with it."""
+
+    name = "popular"
+    Config = PopularConfig
+
+    def __init__(self, config: PopularConfig, dataset: Dataset, text: ItemText | None) -> None:
+        super().__init__(dataset)
+
+    def count(self, data: TrainingData) -> None:
+        self.count_I = torch.from_numpy(data.item_counts()).float()
+
+
+class PopularRecent(_ByCount):
+    """An item's score is how often people interacted with it in the last days of the training data.
+
+    Items outside the window follow by their count over all time.
+    """
+
+    name = "popular-recent"
+    Config = PopularRecentConfig
+
+    def __init__(self, config: PopularRecentConfig, dataset: Dataset, text: ItemText | None) -> None:
+        super().__init__(dataset)
+        self.config = config
+
+    def count(self, data: TrainingData) -> None:
+        positions = data.segments.positions()
+        times, items = data.dataset.timestamp[positions], data.dataset.item_index[positions]
+        recent = times > times.max(initial=0) - self.config.days * SECONDS_PER_DAY
+        counts = data.item_counts()
+        recent_counts = np.bincount(items[recent], minlength=len(counts))
+        # Less than one recent interaction can weigh, so that it only decides between equals.
+        self.count_I = torch.from_numpy(recent_counts + counts / (counts.max() + 1)).float()

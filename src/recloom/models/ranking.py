@@ -1,0 +1,111 @@
+"""Queries and item vectors -> the k best items of each history: the one path to every list recloom shows.
+
+Shapes: B histories, K cutoff, I catalogue (with the padding row), D width.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloom.dataset import PADDING_INDEX, Histories
+from recloom.models.interface import Model
+
+SCORES_AT_ONCE = 8_000_000
+"""Most scores held in memory together, 64 MB: full ranking never materialises users times items."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Ranked lists, best first.
+
+    Where fewer than K items can be recommended, the rest of a row is `PADDING_INDEX` with score -inf.
+    """
+
+    item_index_BK: np.ndarray
+    score_BK: np.ndarray
+
+
+class Ranker:
+    """A model with its weights fixed, ready to rank the whole catalogue.
+
+    It computes in double precision and rounds the scores to single. How a matrix product is cut into
+    blocks depends on the batch and the threads, and moves the last bits; this way that cannot move an item, and
+    items with equal vectors tie exactly.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = copy.deepcopy(model).double().eval()
+        with torch.inference_mode():
+            self._items_DI = self._model.item_vectors().T.contiguous()
+        self.num_items = self._items_DI.shape[1] - 1
+
+    def rank(self, histories: Histories, k: int, include_seen: bool = False) -> Rankings:
+        """Return the k items with the highest scores for each history.
+
+        Equal scores are ordered by item index.
+
+        Args:
+            histories: None of them empty.
+            k: Length of the lists.
+            include_seen: Whether items of the history may be recommended again.
+        """
+        k_possible = min(k, self.num_items)
+        item_index_BK = np.full((len(histories), k), PADDING_INDEX, dtype=np.int64)
+        score_BK = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        rows_at_once = max(1, min(512, SCORES_AT_ONCE // (self.num_items + 1)))
+        by_length = np.argsort(histories.length_B, kind="stable")  # so that short histories are padded little
+        for begin in range(0, len(histories), rows_at_once):
+            rows = by_length[begin : begin + rows_at_once]
+            batch = histories.rows(rows)
+            score_BI = self.scores(batch)
+            if not include_seen:
+                score_BI[*map(torch.from_numpy, batch.seen())] = -torch.inf
+            items, scores = top_k(score_BI, k_possible)
+            found = scores > -np.inf
+            item_index_BK[rows, :k_possible] = np.where(found, items, PADDING_INDEX)
+            score_BK[rows, :k_possible] = scores
+        return Rankings(item_index_BK, score_BK)
+
+    def scores(self, histories: Histories) -> Tensor:
+        """Return the score of every item for each history, float32 of shape (B, I); -inf for padding."""
+        with torch.inference_mode():
+            score_BI = (self._model.queries(histories) @ self._items_DI).float()
+        score_BI[:, PADDING_INDEX] = -torch.inf
+        return score_BI
+
+    def item_vectors(self) -> Tensor:
+        """Return the vectors that queries are held against, shape (I, D), the padding row included."""
+        return self._items_DI.T
+
+    def neighbours(self, item_index: int, k: int) -> Rankings:
+        """Return the k items whose vectors have the highest cosine with an item's, itself left out."""
+        vector_D = self._items_DI[:, item_index]
+        norm_I = self._items_DI.norm(dim=0).clamp_min(1e-12)
+        cosine_1I = ((vector_D @ self._items_DI) / norm_I / norm_I[item_index]).float()[None]
+        cosine_1I[0, [PADDING_INDEX, item_index]] = -torch.inf
+        items, scores = top_k(cosine_1I, min(k, self.num_items))
+        found = scores[0] > -np.inf
+        return Rankings(items[:, found], scores[:, found])
+
+
+def top_k(score_BI: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices and scores of the k highest scores of each row, equal ones in ascending index.
+
+    >>> top_k(torch.tensor([[1.0, 3.0, 3.0, 0.0, 1.0]]), 3)[0]
+    array([[1, 2, 0]])
+    """
+    # torch.topk picks any of the items that tie. One more than asked shows whether the k-th ties with the next.
+    scores, items = torch.topk(score_BI, min(k + 1, score_BI.shape[1]))
+    items, by_index = torch.sort(items, dim=1)
+    scores, by_score = torch.sort(scores.gather(1, by_index), dim=1, descending=True, stable=True)
+    item_BK, score_BK = items.gather(1, by_score).numpy(), scores.numpy()
+    if item_BK.shape[1] > k:
+        for row in np.flatnonzero(score_BK[:, k] == score_BK[:, k - 1]):
+            # Everything above the tie is settled; the places left go to the lowest indices that tie.
+            tied = np.flatnonzero(score_BI[row].numpy() == score_BK[row, k])
+            first = int(np.argmax(score_BK[row] == score_BK[row, k]))
+            item_BK[row, first:k] = tied[: k - first]
+    return item_BK[:, :k], score_BK[:, :k]

@@ -1,0 +1,40 @@
+"""Text embeddings -> features a small network learns from quickly: centred, decorrelated, fewer."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Whitening(nn.Module):
+    """Centre embeddings, turn them onto their principal directions and scale each to unit variance.
+
+    Language models put their embeddings in a narrow cone with a few strong directions; a linear layer over
+    them learns slowly until these are evened out. The transform is fitted on the items of the training
+    data and stored, so that an item added later goes through the same one.
+
+    Source: Su et al. (2021), "Whitening Sentence Representations", https://arxiv.org/abs/2103.15316
+    """
+
+    mean_E: Tensor
+    projection_EF: Tensor
+
+    def __init__(self, embedding_dim: int, feature_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_E", torch.zeros(embedding_dim))
+        self.register_buffer("projection_EF", torch.zeros(embedding_dim, feature_dim))
+
+    def fit(self, embeddings_NE: Tensor) -> None:
+        """Learn the transform from embeddings, of which none is all zero."""
+        feature_dim = self.projection_EF.shape[1]
+        self.mean_E = embeddings_NE.mean(dim=0)
+        centred_NE = (embeddings_NE - self.mean_E).double()
+        covariance_EE = centred_NE.T @ centred_NE / max(1, len(centred_NE) - 1)
+        variance_E, direction_EE = torch.linalg.eigh(covariance_EE)
+        variance_F, direction_EF = variance_E.flip(0)[:feature_dim], direction_EE.flip(1)[:, :feature_dim]
+        # Fewer items than directions leave directions without variance; scaling those up would make noise of them.
+        scale_F = torch.where(variance_F > 1e-6 * variance_F.max(), variance_F.clamp_min(1e-12).rsqrt(), 0.0)
+        self.projection_EF = (direction_EF * scale_F).float()
+
+    def forward(self, embeddings_NE: Tensor) -> Tensor:
+        """Return features of shape (N, F); all zero for an item without text."""
+        has_text_N1 = embeddings_NE.abs().amax(dim=1, keepdim=True) > 0
+        return ((embeddings_NE - self.mean_E) @ self.projection_EF) * has_text_N1

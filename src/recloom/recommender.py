@@ -1,0 +1,565 @@
+"""The one object a user holds: fit, recommend, similar_items, evaluate, save, load."""
+
+import hashlib
+import json
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import tomli_w
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import recloom
+from recloom.config import Tables
+from recloom.dataset import (
+    PADDING_INDEX,
+    Cases,
+    Dataset,
+    Histories,
+    Interaction,
+    Split,
+    SplitConfig,
+    context_value,
+    gather,
+    histories_from_interactions,
+    split_dataset,
+)
+from recloom.encoders import Encoder, encode_texts, item_texts, item_titles, load_encoder, suggest_encoder
+from recloom.errors import ArtifactError, ConfigError, UnknownIdError
+from recloom.evaluation import Evaluation, evaluate_rankings
+from recloom.events import read_items
+from recloom.files import recover, replacing
+from recloom.models import (
+    MODELS,
+    CountedModel,
+    ItemText,
+    Model,
+    Ranker,
+    Rankings,
+    TrainedModel,
+    TrainingData,
+)
+from recloom.run_config import EncoderConfig, RunConfig
+from recloom.training import (
+    Progress,
+    RunRecord,
+    TrainingConfig,
+    TrainingResult,
+    hardware,
+    peak_memory_bytes,
+    train,
+    versions,
+)
+
+FORMAT_VERSION = 1
+USERS_AT_ONCE = 4_096
+CACHE_NAME = "embeddings.h5"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One place of a ranked list."""
+
+    rank: int
+    item_id: str
+    score: float
+    title: str
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """What to recommend to one history, and how it came about."""
+
+    items: list[Recommendation]
+    unknown_items: int
+    """Interactions of the history that were skipped because the catalogue does not hold their item."""
+    served_by: str
+    """The model's name, or "popular" where the history was empty."""
+
+
+class Recommender:
+    """A fitted model together with the catalogue and histories it recommends from."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: Model,
+        config: RunConfig,
+        text: ItemText | None,
+        popularity_I: np.ndarray,
+        run: RunRecord,
+    ) -> None:
+        self.dataset = dataset
+        self.model = model
+        self.config = config
+        self.run = run
+        self._text = text
+        self._popularity_I = popularity_I  # training interactions of each item
+
+    @classmethod
+    def fit(
+        cls,
+        dataset: Dataset,
+        model: str = "weave",
+        *,
+        settings: Tables | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
+    ) -> "Recommender":
+        """Read the item text, hold out what the protocol says, and train.
+
+        Args:
+            dataset: What people did and what the items say.
+            model: A name of `recloom.models.MODELS`.
+            settings: Options by table, as in a run file: `{"training": {"epochs": 20}}`.
+            checkpoint: File to keep the state of training in, and to go on from after a kill.
+            progress: Told what is going on, how much is done and how much there is to do.
+
+        Raises:
+            ConfigError: An option is unknown or out of range, or the split leaves nothing to learn from.
+            TrainingError: There is nothing to learn from, or the loss is not a number.
+        """
+        config = RunConfig.resolve(model, dataset, settings or {})
+        began = time.monotonic()
+        split = split_dataset(dataset, config.split)
+        text, encoder = _read_catalogue(dataset, config, progress)
+        encoded = time.monotonic()
+        result, fitted, refit = _fit_model(dataset, split, config, text, checkpoint, progress)
+        trained = time.monotonic()
+        final = TrainingData(dataset, split.full if refit else split.train)
+        run = RunRecord(
+            dataset=dataset.fingerprint,
+            encoder=encoder.fingerprint if encoder else None,
+            stopped=result.stopped if result else None,
+            best_epoch=result.best_epoch if result else None,
+            validation_ndcg_at_10=result.best_validation if result else None,
+            refit=refit,
+            seconds={"encode": round(encoded - began, 2), "train": round(trained - encoded, 2)},
+            peak_memory_bytes=peak_memory_bytes(),
+            curve=[asdict(epoch) for epoch in result.curve] if result else [],
+            versions=versions(),
+            hardware=hardware(),
+        )
+        return cls(dataset, fitted, config, text, final.item_counts(), run)
+
+    # Recommending
+
+    def recommend(
+        self,
+        user: str | None = None,
+        history: Sequence[str | Interaction] | None = None,
+        *,
+        k: int = 10,
+        context: Mapping[str, str | float] | None = None,
+        include_seen: bool | None = None,
+    ) -> RankedList:
+        """Recommend what comes next for a user of the dataset, or for any history at all.
+
+        Args:
+            user: A user id of the dataset, whose whole history is used.
+            history: Item ids or interactions, oldest first. Items the catalogue does not hold are skipped and
+                counted; an empty history gets the popular list.
+            k: Length of the list.
+            context: The situation now, by column: `{"location": "Shanghai"}`. It takes the place of what the log
+                says of the newest interaction. Columns and words that training did not know change nothing.
+            include_seen: Whether items of the history may be recommended again. Unset: as measured on the data.
+
+        Raises:
+            UnknownIdError: Nobody of that name is in the dataset.
+            ConfigError: Neither or both of user and history, or k below 1.
+        """
+        if (user is None) == (history is None):
+            raise ConfigError("give either user or history, one of them")
+        if user is not None:
+            return self.recommend_users([user], k=k, context=context, include_seen=include_seen)[0]
+        assert history is not None
+        return self.recommend_histories([history], k=k, context=context, include_seen=include_seen)[0]
+
+    def recommend_users(
+        self,
+        users: Sequence[str],
+        *,
+        k: int = 10,
+        context: Mapping[str, str | float] | None = None,
+        include_seen: bool | None = None,
+    ) -> list[RankedList]:
+        """Recommend to users of the dataset; `recommend` says how."""
+        for user in users:
+            if user not in self.dataset.users:
+                raise UnknownIdError(
+                    f"user {user!r} is not among the {len(self.dataset.users):,} users of the dataset;"
+                    " recommend to somebody new by history"
+                )
+        lists = []
+        for begin in range(0, len(users), USERS_AT_ONCE):
+            index_B = self.dataset.users.indices_of(users[begin : begin + USERS_AT_ONCE]).astype(np.int64)
+            offsets = self.dataset.user_offsets
+            histories = gather(self.dataset, offsets[index_B], offsets[index_B + 1], self.model.max_length, index_B)
+            lists += self._lists(self._in_context(histories, context), np.zeros(len(index_B), int), k, include_seen)
+        return lists
+
+    def recommend_histories(
+        self,
+        histories: Sequence[Sequence[str | Interaction]],
+        *,
+        k: int = 10,
+        context: Mapping[str, str | float] | None = None,
+        include_seen: bool | None = None,
+    ) -> list[RankedList]:
+        """Recommend to histories that need not be anybody's in the dataset; `recommend` says how."""
+        spelled = [[Interaction(i) if isinstance(i, str) else i for i in history] for history in histories]
+        numbered, unknown_B = histories_from_interactions(self.dataset, spelled, self.model.max_length)
+        return self._lists(self._in_context(numbered, context), unknown_B, k, include_seen)
+
+    def similar_items(self, item_id: str, k: int = 10) -> list[Recommendation]:
+        """Return the items that the model places nearest to one, by the cosine of their vectors.
+
+        Raises:
+            UnknownIdError: The catalogue does not hold the item.
+        """
+        item = self.dataset.items.index_of(item_id)
+        if item == PADDING_INDEX:
+            raise UnknownIdError(
+                f"item {item_id!r} is not in the catalogue of {len(self.dataset.items):,} items;"
+                " check its spelling, ids are kept as the log spells them"
+            )
+        return self._recommendations(self._ranker.neighbours(item, _checked_k(k)), 0)
+
+    def rank(self, histories: Histories, k: int, include_seen: bool | None = None) -> Rankings:
+        """Rank the catalogue for each history: what `recommend` shows and what `evaluate` measures.
+
+        An empty history gets the items most frequent in the training data.
+        """
+        seen = self.config.include_seen if include_seen is None else include_seen
+        empty_B = histories.length_B == 0
+        ranked = self._ranker.rank(histories.rows(np.flatnonzero(~empty_B)), k, seen)
+        if not empty_B.any():
+            return ranked
+        item_index_BK = np.full((len(histories), k), PADDING_INDEX, dtype=np.int64)
+        score_BK = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        item_index_BK[~empty_B], score_BK[~empty_B] = ranked.item_index_BK, ranked.score_BK
+        popular = np.argsort(-self._popularity_I[1:], kind="stable")[:k] + 1
+        item_index_BK[empty_B, : len(popular)] = popular
+        score_BK[empty_B, : len(popular)] = self._popularity_I[popular]
+        return Rankings(item_index_BK, score_BK)
+
+    # Evaluating
+
+    def evaluate(self, cutoffs: Sequence[int] = (5, 10, 20), *, include_seen: bool | None = None) -> Evaluation:
+        """Rank the whole catalogue for every test case of the split the model was trained under.
+
+        Raises:
+            ConfigError: The model has seen all interactions, or the split holds no test case.
+        """
+        split_config = self.config.split
+        if split_config.everything:
+            raise ConfigError(
+                "this model was fitted with --all, on every interaction, so nothing is left to test it on;"
+                " fit another one without --all"
+            )
+        if not cutoffs:
+            raise ConfigError("no cutoff to evaluate at; give some, as in 5,10,20")
+        for cutoff in cutoffs:
+            _checked_k(cutoff)
+        split = split_dataset(self.dataset, split_config)
+        if len(split.test) == 0:
+            raise ConfigError(
+                f"the {split_config.protocol} split holds no test case: no user has history before and an interaction"
+                " in the test; prepare more data or choose another protocol"
+            )
+        began = time.monotonic()
+        item_index_BK, target_B = self._rank_cases(split.test, max(cutoffs), include_seen)
+        seconds = time.monotonic() - began
+        return Evaluation(
+            model=self.config.model_name,
+            protocol=split_config.protocol,
+            ties=split_config.tie_rule,
+            num_cases=len(split.test),
+            unusable_users=split.unusable_users,
+            metrics=evaluate_rankings(item_index_BK, target_B, cutoffs),
+            seconds=round(seconds, 3),
+        )
+
+    # Items without interactions
+
+    def with_items(self, items: pl.DataFrame | str | Path) -> "Recommender":
+        """Return a recommender that also knows some new or changed items, from their catalogue rows alone.
+
+        Nothing is trained: the encoder reads their text, and the model places them by it.
+
+        Args:
+            items: Rows with an `item_id`, or a file of them in any known format.
+        """
+        if self._text is None:
+            raise ConfigError(
+                f"this {self.config.model_name} model was fitted without item text, so a new item cannot be placed;"
+                " fit it with an encoder"
+            )
+        table = items if isinstance(items, pl.DataFrame) else read_items(items).table
+        dataset = self.dataset.with_items(table)
+        vectors_IE = np.zeros((len(dataset.items) + 1, self._text.vectors_IE.shape[1]), dtype=np.float32)
+        vectors_IE[: len(self._text.vectors_IE)] = self._text.vectors_IE
+        rows = dataset.items.indices_of(table["item_id"])
+        texts = item_texts(dataset.item_table[(rows - 1).tolist()], self.config.encoder.template)
+        vectors_IE[rows] = self._text.read(texts)
+        text = replace(self._text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
+        model = MODELS[self.config.model_name](self.config.model, dataset, text)
+        _load_rows(model, self.model.state_dict())
+        popularity_I = np.zeros(len(dataset.items) + 1, dtype=self._popularity_I.dtype)
+        popularity_I[: len(self._popularity_I)] = self._popularity_I
+        return Recommender(dataset, model, self.config, text, popularity_I, self.run)
+
+    # Keeping
+
+    def save(self, folder: str | Path) -> None:
+        """Write everything that recommending needs into a folder, which takes the place of what was there."""
+        tables = {
+            "recloom": {"format": FORMAT_VERSION, "version": recloom.__version__, "model": self.config.model_name},
+            **self.config.to_toml(),
+        }
+        tables["recloom"]["encoder"] = self._encoder_name
+        with replacing(Path(folder)) as beside:
+            beside.mkdir()
+            (beside / "config.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
+            (beside / "metrics.json").write_text(json.dumps(asdict(self.run), indent=1), encoding="utf-8")
+            save_file({n: t.contiguous() for n, t in self.model.state_dict().items()}, beside / "model.safetensors")
+            vectors = {
+                "vectors": self._ranker.item_vectors().float().contiguous(),
+                "popularity": torch.from_numpy(self._popularity_I),
+            }
+            save_file(vectors, beside / "item_vectors.safetensors")
+            if self._text is not None:
+                text = {"vectors": torch.from_numpy(self._text.vectors_IE)}
+                save_file(text, beside / "item_text.safetensors")
+            self.dataset.copy_to(beside)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Recommender":
+        """Open what `save` wrote.
+
+        Raises:
+            ArtifactError: The folder is no model folder, is damaged, or was written by another version.
+        """
+        folder = Path(folder)
+        recover(folder)
+        try:
+            tables = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+            run = RunRecord(**json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+            facts = tables.pop("recloom")
+            if facts["format"] != FORMAT_VERSION:
+                raise ArtifactError(
+                    f"{folder} is a model of format {facts['format']} written by recloom {facts['version']}, this"
+                    f" recloom {recloom.__version__} reads format {FORMAT_VERSION}; fit it again"
+                )
+            weights = load_file(folder / "model.safetensors")
+            popularity = load_file(folder / "item_vectors.safetensors")["popularity"].numpy()
+            vectors = None
+            if (folder / "item_text.safetensors").exists():
+                vectors = load_file(folder / "item_text.safetensors")["vectors"].numpy()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = Path(error.filename or folder).name
+            raise ArtifactError(
+                f"{folder} is not a model folder: it lacks {missing}; make one with: recloom fit DATASET --out MODEL"
+            ) from None
+        except (SafetensorError, tomllib.TOMLDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ArtifactError(f"the model in {folder} is damaged ({error}); fit it again") from None
+        dataset = Dataset.open(folder)
+        config = RunConfig.resolve(facts["model"], dataset, tables)
+        text = None
+        if vectors is not None:
+            name = facts["encoder"]
+            read = _reader(lambda: _load_encoder(replace(config.encoder, name=name)), cache=None)
+            text = ItemText(vectors, ["", *item_titles(dataset.item_table)], read)
+        model = MODELS[facts["model"]](config.model, dataset, text)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError:
+            raise ArtifactError(
+                f"the weights in {folder} do not fit its config and dataset; it was changed by hand, fit it again"
+            ) from None
+        return cls(dataset, model, config, text, popularity, run)
+
+    # Parts
+
+    @cached_property
+    def _ranker(self) -> Ranker:
+        return Ranker(self.model)
+
+    def _rank_cases(self, cases: Cases, k: int, include_seen: bool | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ranked items of each case and the item that was to be found."""
+        ranked = []
+        for begin in range(0, len(cases), USERS_AT_ONCE):
+            some = slice(begin, begin + USERS_AT_ONCE)
+            histories = gather(
+                self.dataset,
+                cases.history_start[some],
+                cases.history_end[some],
+                self.model.max_length,
+                cases.user_index[some],
+            )
+            ranked.append(self.rank(histories, k, include_seen).item_index_BK)
+        return np.concatenate(ranked), self.dataset.item_index[cases.target]
+
+    def _in_context(self, histories: Histories, context: Mapping[str, str | float] | None) -> Histories:
+        """Put the situation of the request in the place of the newest interaction's."""
+        if not context:
+            return histories
+        known = {name: column for name, column in self.dataset.context.items() if name in context}
+        if unknown := sorted(set(context) - set(known)):
+            raise ConfigError(
+                f"unknown context {', '.join(unknown)}; the log has: {', '.join(self.dataset.context) or 'none'}"
+            )
+        rows_B = np.flatnonzero(histories.length_B > 0)
+        context_BL = dict(histories.context_BL)
+        for name, column in known.items():
+            context_BL[name] = context_BL[name].copy()
+            context_BL[name][rows_B, histories.length_B[rows_B] - 1] = context_value(column, context[name])
+        return replace(histories, context_BL=context_BL)
+
+    def _lists(
+        self, histories: Histories, unknown_B: np.ndarray, k: int, include_seen: bool | None
+    ) -> list[RankedList]:
+        rankings = self.rank(histories, _checked_k(k), include_seen)
+        return [
+            RankedList(
+                self._recommendations(rankings, row),
+                int(unknown_B[row]),
+                self.config.model_name if histories.length_B[row] else "popular",
+            )
+            for row in range(len(histories))
+        ]
+
+    def _recommendations(self, rankings: Rankings, row: int) -> list[Recommendation]:
+        items = self.dataset.items
+        return [
+            Recommendation(rank, items.id_of(index), score, self.titles[index])
+            for rank, (index, score) in enumerate(
+                zip(rankings.item_index_BK[row].tolist(), rankings.score_BK[row].tolist(), strict=True), start=1
+            )
+            if index != PADDING_INDEX
+        ]
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """What to call each item, by item index; "" where the catalogue gives nothing to call it by."""
+        return self._text.titles if self._text else ["", *item_titles(self.dataset.item_table)]
+
+
+def _read_catalogue(
+    dataset: Dataset, config: RunConfig, progress: Progress | None
+) -> tuple[ItemText | None, Encoder | None]:
+    """Encode the item text, or say that there is none."""
+    model_class = MODELS[config.model_name]
+    texts = item_texts(dataset.item_table, config.encoder.template)
+    if config.encoder.name == "none" or not any(texts) or not model_class.uses_text:
+        if model_class.needs_text:
+            found = "the encoder is none" if any(texts) else "the catalogue has no text columns"
+            raise ConfigError(f"{config.model_name} reads item text, but {found}; choose another model or encoder")
+        return None, None
+    name = suggest_encoder(texts) if config.encoder.name == "auto" else config.encoder.name
+    encoder = _load_encoder(replace(config.encoder, name=name))
+    cache = dataset.path.with_name(CACHE_NAME)
+    read = _reader(lambda: encoder, cache, progress)
+    vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
+    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder
+
+
+def _load_encoder(config: EncoderConfig) -> Encoder:
+    return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8)
+
+
+def _reader(
+    load: Callable[[], Encoder], cache: Path | None, progress: Progress | None = None
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from texts to vectors that loads the encoder when first called."""
+    loaded: list[Encoder] = []
+
+    def read(texts: Sequence[str]) -> np.ndarray:
+        if not loaded:
+            loaded.append(load())
+        report = (lambda done, total: progress("reading item text", done, total)) if progress else None
+        return encode_texts(loaded[0], texts, cache=cache, progress=report)
+
+    return read
+
+
+def _fit_model(
+    dataset: Dataset,
+    split: Split,
+    config: RunConfig,
+    text: ItemText | None,
+    checkpoint: Path | None,
+    progress: Progress | None,
+) -> tuple[TrainingResult | None, Model, bool]:
+    """Return the result of training, the fitted model, and whether it was fitted on validation too."""
+    full, train_part = TrainingData(dataset, split.full), TrainingData(dataset, split.train)
+    model = _new_model(dataset, config, text)
+    if isinstance(model, CountedModel):
+        # It has no epochs to choose by validation, so it learns from all that comes before the test.
+        model.count(full)
+        return None, model, True
+    assert isinstance(model, TrainedModel)
+    training = config.training
+    refit = training.refit if training.refit is not None else split.full.num_interactions > split.train.num_interactions
+    if len(split.validation) == 0:
+        # Too little data to hold validation out: train as long as the config says, on everything.
+        model.prepare(full)
+        return train(model, full, training, validate=None, progress=progress), model, True
+    model.prepare(train_part)
+    search = replace(training, budget=training.budget * 0.55) if training.budget and refit else training
+    key = f"{dataset.fingerprint} {config.to_toml()}"
+    cases = split.validation.sample(training.validation_cases, training.seed)
+    result = train(
+        model,
+        train_part,
+        search,
+        validate=lambda: _validation_ndcg(dataset, model, cases, config.include_seen),
+        checkpoint=checkpoint,
+        key=hashlib.sha256(key.encode()).hexdigest(),
+        progress=progress,
+    )
+    if not refit or result.stopped == "interrupted":
+        return result, model, False
+    final = _new_model(dataset, config, text)
+    assert isinstance(final, TrainedModel)
+    final.prepare(full)
+    rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
+    again = train(final, full, rest, validate=None, progress=progress)
+    return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def _new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:
+    torch.manual_seed(config.training.seed)
+    return MODELS[config.model_name](config.model, dataset, text)
+
+
+def _validation_ndcg(dataset: Dataset, model: Model, cases: Cases, include_seen: bool) -> float:
+    histories = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.user_index)
+    rankings = Ranker(model).rank(histories, 10, include_seen)
+    table = evaluate_rankings(rankings.item_index_BK, dataset.item_index[cases.target], [10])
+    return table["NDCG@10"].mean
+
+
+def _load_rows(model: Model, weights: dict[str, torch.Tensor]) -> None:
+    """Load weights into a model of a larger catalogue, whose further rows stay as they are for unseen items."""
+    state = model.state_dict()
+    for name, values in weights.items():
+        if state[name].shape == values.shape:
+            state[name] = values
+        else:
+            state[name][: len(values)] = values
+    model.load_state_dict(state)
+
+
+def _checked_k(k: int) -> int:
+    if k < 1:
+        raise ConfigError(f"k is {k}; a list needs at least one place")
+    return k

@@ -1,0 +1,17 @@
+"""A model, a dataset and a config come in; a fitted model and the record of its run go out."""
+
+from recloom.training.checkpoint import Epoch
+from recloom.training.run_record import RunRecord, hardware, peak_memory_bytes, versions
+from recloom.training.trainer import Progress, TrainingConfig, TrainingResult, train
+
+__all__ = [
+    "Epoch",
+    "Progress",
+    "RunRecord",
+    "TrainingConfig",
+    "TrainingResult",
+    "hardware",
+    "peak_memory_bytes",
+    "train",
+    "versions",
+]

@@ -1,0 +1,174 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from recloom.dataset import Histories, gather, windows
+from recloom.errors import ConfigError, TrainingError
+from recloom.models import TrainedModel, TrainingData
+from recloom.training.batches import shuffled_batches
+from recloom.training.checkpoint import Epoch, TrainingState, load_checkpoint, save_checkpoint
+
+Stopped = Literal["patience", "epochs", "budget", "interrupted"]
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, how much is done and how much there is to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is trained: the [training] table of a run file."""
+
+    epochs: int = 200
+    """Most passes over the training data."""
+    patience: int = 8
+    """Training stops after so many epochs without a better NDCG@10 on validation."""
+    batch_size: int = 128
+    """Windows that make one gradient step."""
+    stride: int | None = None
+    """Interactions between the ends of neighbouring windows of a long history. Unset: no overlap."""
+    learning_rate: float = 2e-3
+    """Step size of AdamW."""
+    weight_decay: float = 0.01
+    """Decay of AdamW."""
+    gradient_clip: float = 5.0
+    """Largest norm of a gradient; longer ones are scaled down."""
+    validation_cases: int = 5_000
+    """Most users that validation asks, chosen at random once; what decides when to stop need not ask everybody."""
+    refit: bool | None = None
+    """Train again, for the number of epochs found best, on validation too. Unset: where validation is newer than
+    everything learned from (temporal, or nothing held out), not under leave-one-out, as papers do."""
+    budget: float | None = None
+    """Most seconds to train, validation and refit included. Unset: no limit."""
+    seed: int = 0
+    """Decides initial weights, batches, dropout and negatives."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "validation_cases", "learning_rate", "gradient_clip"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"training.{name} is {getattr(self, name)}; it has to be positive")
+        if self.stride is not None and self.stride < 1:
+            raise ConfigError(f"training.stride is {self.stride}; it has to be at least 1")
+        if self.budget is not None and self.budget <= 0:
+            raise ConfigError(f"training.budget is {self.budget} seconds; it has to be positive")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run of the loop came to. The model holds the best weights."""
+
+    curve: list[Epoch]
+    best_epoch: int
+    best_validation: float | None
+    stopped: Stopped
+
+
+def train(
+    model: TrainedModel,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    validate: Callable[[], float] | None,
+    checkpoint: Path | None = None,
+    key: str = "",
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train a model until validation gets no better, and leave it with the weights of its best epoch.
+
+    Ctrl-C ends the loop and keeps the best epoch so far. An epoch depends on the seed and its number alone,
+    so a run that goes on from a checkpoint ends where it would have ended without a break.
+
+    Args:
+        model: Prepared for the data.
+        data: What to learn from.
+        config: Steps, patience and the rest.
+        validate: Scores the model as it stands, higher is better. None: train all `config.epochs`.
+        checkpoint: File to keep the run's state in. None: keep none.
+        key: Names the run; only a checkpoint with the same key is gone on from.
+        progress: Told about each step.
+
+    Raises:
+        TrainingError: There is nothing to learn from, or the loss is not a number.
+    """
+    start_W, end_W = windows(data.segments, model.max_length, config.stride)
+    if len(start_W) == 0:
+        raise TrainingError(
+            "no user has two interactions to learn from; a sequence model needs at least one pair, popular needs none"
+        )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    state = (load_checkpoint(checkpoint, key, model, optimizer) if checkpoint else None) or TrainingState()
+    began = time.monotonic() - (state.curve[-1].seconds if state.curve else 0.0)
+    stopped: Stopped = "epochs"
+    try:
+        for epoch in range(len(state.curve) + 1, config.epochs + 1):
+            loss, whole = _run_epoch(model, optimizer, data, start_W, end_W, config, epoch, began, progress)
+            validation = validate() if validate else None
+            state.curve.append(Epoch(epoch, loss, time.monotonic() - began, validation))
+            if validation is None or state.best_validation is None or validation > state.best_validation:
+                state.best_epoch = epoch
+                state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            if checkpoint:
+                save_checkpoint(checkpoint, key, model, optimizer, state)
+            if epoch - state.best_epoch >= config.patience:
+                stopped = "patience"
+                break
+            if not whole or _out_of_time(config, began):
+                stopped = "budget"
+                break
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    if state.best_weights:
+        model.load_state_dict(state.best_weights)
+    return TrainingResult(state.curve, state.best_epoch, state.best_validation, stopped)
+
+
+def _run_epoch(
+    model: TrainedModel,
+    optimizer: torch.optim.Optimizer,
+    data: TrainingData,
+    start_W: np.ndarray,
+    end_W: np.ndarray,
+    config: TrainingConfig,
+    epoch: int,
+    began: float,
+    progress: Progress | None,
+) -> tuple[float, bool]:
+    """Take one pass over the windows; return the mean loss and whether there was time for all of them."""
+    rng = np.random.default_rng((config.seed, epoch))
+    torch.manual_seed(config.seed * 1_000_003 + epoch)
+    model.train()
+    batches = list(shuffled_batches(end_W - start_W, config.batch_size, rng))
+    total, targets = 0.0, 0
+    for step, rows in enumerate(batches):
+        histories = gather(data.dataset, start_W[rows], end_W[rows], model.max_length + 1)
+        loss = model.loss(histories)
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"the loss is {loss.item()} at epoch {epoch}, step {step + 1} of {len(batches)};"
+                f" lower training.learning_rate ({config.learning_rate}). The last checkpoint is kept"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        optimizer.step()
+        num_targets = _num_targets(histories)
+        total, targets = total + loss.item() * num_targets, targets + num_targets
+        if progress:
+            progress(f"epoch {epoch}, loss {total / targets:.3f}", step + 1, len(batches))
+        if _out_of_time(config, began):
+            return total / targets, step + 1 == len(batches)
+    return total / targets, True
+
+
+def _num_targets(histories: Histories) -> int:
+    return int(histories.length_B.sum()) - len(histories)
+
+
+def _out_of_time(config: TrainingConfig, began: float) -> bool:
+    return config.budget is not None and time.monotonic() - began >= config.budget
