@@ -1,0 +1,20 @@
+"""Words about items, behaviour and context come in; embeddings of a pretrained language model go out."""
+
+from recloom.encoders.checks import check_embeddings
+from recloom.encoders.encoder import Encoder
+from recloom.encoders.encoding import encode_texts
+from recloom.encoders.loading import ENCODER_NAMES, load_encoder
+from recloom.encoders.text import behavior_text, context_text, item_texts, item_titles, suggest_encoder
+
+__all__ = [
+    "ENCODER_NAMES",
+    "Encoder",
+    "behavior_text",
+    "check_embeddings",
+    "context_text",
+    "encode_texts",
+    "item_texts",
+    "item_titles",
+    "load_encoder",
+    "suggest_encoder",
+]

@@ -1,0 +1,16 @@
+"""Raw logs and catalogues in any format come in; one validated table of interactions, of items or of users goes out."""
+
+from recloom.events.cleaning import CleaningConfig
+from recloom.events.reading import Entities, Interactions, ReadReport, read_interactions, read_items, read_users
+from recloom.events.sources import Source
+
+__all__ = [
+    "CleaningConfig",
+    "Entities",
+    "Interactions",
+    "ReadReport",
+    "Source",
+    "read_interactions",
+    "read_items",
+    "read_users",
+]

@@ -1,0 +1,103 @@
+"""Headers of known systems -> the names of `columns.py`.
+
+Plain names, RecBole atomic files (`user_id:token`), MovieLens (`userId`; `::` files without a header), Amazon
+Personalize (`USER_ID`, `EVENT_TYPE`), Gorse (`FeedbackType`) and Chinese headers are recognised by the words they
+use; anything else is named by the caller.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from recloom.errors import DataError
+from recloom.events.columns import BEHAVIOR, IMAGE, ITEM_ID, TIMESTAMP, TITLE, USER_ID, WEIGHT
+
+# Spelled in lower case without "_", "-" and spaces. The first spelling that a header has wins.
+_SPELLINGS: dict[str, tuple[str, ...]] = {
+    USER_ID: ("userid", "user", "uid", "visitorid", "customerid", "用户id", "用户"),
+    ITEM_ID: ("itemid", "item", "iid", "movieid", "productid", "contentid", "商品id", "物品id", "课程id", "商品"),
+    TIMESTAMP: (
+        "timestamp", "time", "ts", "datetime", "eventtime", "createdat", "date", "unixreviewtime",
+        "时间戳", "时间", "行为时间",
+    ),
+    BEHAVIOR: ("behavior", "behaviour", "behaviortype", "event", "eventtype", "feedbacktype", "action", "行为类型", "行为"),
+    WEIGHT: ("weight", "权重"),
+    TITLE: ("title", "name", "movietitle", "itemname", "productname", "商品名称", "标题", "名称", "课程名称"),
+    IMAGE: ("image", "imageurl", "imagepath", "图片"),
+}  # fmt: skip
+_HEADERLESS = {  # MovieLens "::" files, by the number of fields and, where that is equal, by the file's name
+    "ratings": [USER_ID, ITEM_ID, "rating", TIMESTAMP],
+    "movies": [ITEM_ID, TITLE, "genres"],
+    "users": [USER_ID, "gender", "age", "occupation", "zip_code"],
+}
+
+
+def recognise(header: Sequence[str], wanted: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """Find out what each column of a file is.
+
+    Args:
+        header: Column names as the file spells them.
+        wanted: The names to look for; other columns keep their own name.
+        mapping: What the caller says: our name -> the file's name. It wins over what is recognised.
+
+    Returns:
+        The file's name -> our name, for every column of the header.
+
+    Raises:
+        DataError: The caller named a column that the file does not have.
+    """
+    ours: dict[str, str] = {}
+    for name, column in mapping.items():
+        if column not in header:
+            raise DataError(f"there is no column {column!r} to use as {name}; found {', '.join(header)}")
+        ours[column] = name
+    words = {_plain(column): column for column in reversed(header)}
+    for name in wanted:
+        if name in ours.values():
+            continue
+        for spelling in _SPELLINGS.get(name, (name,)):
+            if spelling in words and words[spelling] not in ours:
+                ours[words[spelling]] = name
+                break
+    # RecBole writes types behind its names; a column that is not ours keeps the name without the type. What would
+    # take a name that is already given, or one of ours without being it, keeps its full spelling.
+    taken = set(ours.values()) | set(_SPELLINGS)
+    for column in header:
+        if column not in ours:
+            short = column.split(":")[0].strip() if ":" in column else column.strip()
+            ours[column] = short if short and short not in taken else f"{column.strip()}_"
+            taken.add(ours[column])
+    return ours
+
+
+def require(columns: Mapping[str, str], needed: Sequence[str], path: str) -> None:
+    """Check that a file has the columns without which it is of no use.
+
+    Raises:
+        DataError: One is missing. The message lists the header and suggests how to map one.
+    """
+    for name in needed:
+        if name not in columns.values():
+            others = [column for column, ours in columns.items() if ours not in needed]
+            near = difflib.get_close_matches(name, others, n=1, cutoff=0.3) or others[:1]
+            hint = f"map it with --column {name}={near[0]}" if near else "is it separated by something unusual?"
+            if len(columns) == 1:
+                hint = "is it separated by something other than a comma, tab, semicolon or bar?"
+            raise DataError(f"{path} lacks the column {name}; found {', '.join(columns)}; {hint}")
+
+
+def headerless_columns(num_fields: int, file_name: str) -> list[str]:
+    """Name the fields of a MovieLens `::` file.
+
+    Raises:
+        DataError: No MovieLens file has that many fields.
+    """
+    for kind, names in _HEADERLESS.items():
+        if len(names) == num_fields:
+            return names
+    raise DataError(
+        f"{file_name} has {num_fields} fields between '::'; MovieLens ratings have 4, movies 3 and users 5"
+    )
+
+
+def _plain(column: str) -> str:
+    return column.strip().lstrip("\ufeff").split(":")[0].lower().replace("_", "").replace("-", "").replace(" ", "")
