@@ -2,10 +2,11 @@
 
 import copy
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,14 +27,18 @@ from recloom.dataset.columns import (
 )
 from recloom.dataset.tables import read_table, write_table
 from recloom.dataset.vocabulary import Vocabulary
-from recloom.errors import ArtifactError, DataError
-from recloom.events import CleaningConfig, Interactions, read_interactions, read_items, read_users
+from recloom.errors import ArtifactError
+from recloom.events import (
+    CleaningConfig,
+    Entities,
+    Interactions,
+    Source,
+    read_tables,
+)
 from recloom.files import replacing
 
 FILE_NAME = "dataset.h5"
 FORMAT_VERSION = 1
-
-Source = str | Path | Sequence[str | Path]
 
 
 class Dataset:
@@ -100,34 +105,30 @@ class Dataset:
         Raises:
             DataError: A file cannot be used; the message says why and what to do.
         """
-        columns = dict(columns or {})
-        log = read_interactions(
-            interactions, columns=_without(columns, "title", "image"), cleaning=cleaning or CleaningConfig()
-        )
-        catalogue = read_items(items, columns=_only(columns, "item_id", "title", "image")).table if items else None
-        people = read_users(users, columns=_only(columns, "user_id")).table if users else None
-        return cls.from_interactions(log, catalogue, people, out=out)
+        log, catalogue, people = read_tables(interactions, items, users, columns=columns, cleaning=cleaning)
+        return cls.from_tables(log, catalogue, people, out=out)
 
     @classmethod
-    def from_interactions(
+    def from_tables(
         cls,
         log: Interactions,
-        items: pl.DataFrame | None = None,
-        users: pl.DataFrame | None = None,
+        items: Entities | None = None,
+        users: Entities | None = None,
         *,
         out: str | Path | None = None,
     ) -> "Dataset":
-        """Number users, items and context values of a validated log and store them."""
+        """Number users, items and context values of validated tables and store them.
+
+        Beside `dataset.h5`, `rejects.csv` lists the rows of the log that were left out and `report.json` counts them.
+        """
         temporary = TemporaryDirectory(prefix="recloom-") if out is None else None
         path = Path(temporary.name if temporary else str(out)) / FILE_NAME
-        catalogue = pl.DataFrame({"item_id": pl.Series([], dtype=pl.String)}) if items is None else items
+        catalogue = items.table if items else pl.DataFrame(schema={"item_id": pl.String})
         item_vocabulary, item_index = encode_categories(
             log.table["item_id"], first=Vocabulary(catalogue["item_id"].to_list())
         )
         user_vocabulary, user_index = encode_categories(log.table["user_id"])
-        if len(item_vocabulary) == 0:
-            raise DataError("the log holds no items; nothing can be recommended from it")
-        # The log comes in user order by polars's own numbering; the vocabulary is sorted by id.
+        # The log comes in user order by the order of first appearance; the vocabulary is sorted by id.
         order = _stable_order(user_index, len(user_vocabulary))
         offsets = np.zeros(len(user_vocabulary) + 2, dtype=np.int64)
         np.cumsum(np.bincount(user_index, minlength=len(user_vocabulary) + 1), out=offsets[1:])
@@ -139,18 +140,20 @@ class Dataset:
             item_vocabulary.write(file, "item_ids")
             user_vocabulary.write(file, "user_ids")
             write_table(file, "items", _aligned(catalogue, item_vocabulary, "item_id"))
-            write_table(file, "users", _aligned(users, user_vocabulary, "user_id"))
+            write_table(file, "users", _aligned(users.table if users else None, user_vocabulary, "user_id"))
             file["user_offsets"] = offsets
             events = file.create_group("events")
             events["item_index"] = item_index[order]
             events["timestamp"] = log.table["timestamp"].to_numpy()[order]
             if "weight" in log.table.columns:
-                events["weight"] = log.table["weight"].cast(pl.Float32).to_numpy()[order]
+                events["weight"] = log.table["weight"].to_numpy()[order]
             context = file.create_group("context", track_order=True)
             for name in log.table.columns:
                 if name not in ("user_id", "item_id", "timestamp", "weight"):
                     write_column(context, name, _reordered(encode_column(log.table[name]), order))
             file.attrs["fingerprint"] = _fingerprint(file)
+        if out is not None:
+            _write_reports(path.parent, log, items, users)
         dataset = cls(path)
         dataset._temporary = temporary
         return dataset
@@ -266,12 +269,13 @@ def _reordered(column: ContextColumn, order: np.ndarray | slice) -> ContextColum
     return replace(column, values=column.values[order])
 
 
-def _without(columns: dict[str, str], *names: str) -> dict[str, str]:
-    return {name: source for name, source in columns.items() if name not in names}
-
-
-def _only(columns: dict[str, str], *names: str) -> dict[str, str]:
-    return {name: source for name, source in columns.items() if name in names}
+def _write_reports(folder: Path, log: Interactions, items: Entities | None, users: Entities | None) -> None:
+    with replacing(folder / "rejects.csv") as beside:
+        log.rejects.write_csv(beside)
+    parts = {"interactions": log, "items": items, "users": users}
+    reports = {name: asdict(part.report) for name, part in parts.items() if part}
+    with replacing(folder / "report.json") as beside:
+        beside.write_text(json.dumps(reports, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _fingerprint(file: h5py.File) -> str:

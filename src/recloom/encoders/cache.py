@@ -102,7 +102,9 @@ class EmbeddingCache:
 
 
 def _keys(texts: Sequence[str]) -> np.ndarray:
-    digests = b"".join(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest() for text in texts)
+    digests = b"".join(
+        blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest() for text in texts
+    )
     return np.frombuffer(digests, dtype=f"S{_KEY_BYTES}")
 
 

@@ -105,9 +105,7 @@ def context_text(timestamp: int | None, columns: Mapping[str, str], interests: s
     >>> context_text(1_704_571_200, {"location": "Shanghai", "device": "mobile"}, "jazz|cooking")
     'Shanghai, mobile, Saturday evening, winter, interests: jazz, cooking'
     """
-    parts = [
-        value if any(map(str.isalpha, value)) else f"{name} {value}" for name, value in columns.items() if value
-    ]
+    parts = [value if any(map(str.isalpha, value)) else f"{name} {value}" for name, value in columns.items() if value]
     if timestamp is not None:
         moment = datetime.fromtimestamp(timestamp, UTC)
         day_part = next(name for until, name in _DAY_PARTS if moment.hour < until)

@@ -1,7 +1,7 @@
 """Raw logs and catalogues in any format come in; one validated table of interactions, of items or of users goes out."""
 
 from recloom.events.cleaning import CleaningConfig
-from recloom.events.reading import Entities, Interactions, ReadReport, read_interactions, read_items, read_users
+from recloom.events.reading import Entities, Interactions, ReadReport, read_interactions, read_items, read_tables, read_users
 from recloom.events.sources import Source
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Source",
     "read_interactions",
     "read_items",
+    "read_tables",
     "read_users",
 ]

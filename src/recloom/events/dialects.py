@@ -41,15 +41,8 @@ def recognise(header: Sequence[str], wanted: Sequence[str], mapping: Mapping[str
 
     Returns:
         The file's name -> our name, for every column of the header.
-
-    Raises:
-        DataError: The caller named a column that the file does not have.
     """
-    ours: dict[str, str] = {}
-    for name, column in mapping.items():
-        if column not in header:
-            raise DataError(f"there is no column {column!r} to use as {name}; found {', '.join(header)}")
-        ours[column] = name
+    ours = {column: name for name, column in mapping.items() if column in header}
     words = {_plain(column): column for column in reversed(header)}
     for name in wanted:
         if name in ours.values():

@@ -67,6 +67,33 @@ class Entities:
     rejects: pl.DataFrame
 
 
+def read_tables(
+    interactions: Source,
+    items: Source | None = None,
+    users: Source | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    cleaning: CleaningConfig | None = None,
+) -> tuple[Interactions, Entities | None, Entities | None]:
+    """Read a log, its catalogue and its users, each column of `columns` being looked for in all of them.
+
+    Raises:
+        DataError: A file cannot be used, or a column of `columns` is in none of them.
+    """
+    columns = columns or {}
+    headers = [set(_header(source)) if columns and source else set() for source in (interactions, items, users)]
+    for name, column in columns.items():
+        if not any(column in header for header in headers):
+            found = ", ".join(sorted(set().union(*headers)))
+            raise DataError(f"there is no column {column!r} to use as {name}; found {found}")
+    of_log, of_items, of_users = ({n: c for n, c in columns.items() if c in header} for header in headers)
+    return (
+        read_interactions(interactions, columns=of_log, cleaning=cleaning),
+        read_items(items, columns=of_items) if items else None,
+        read_users(users, columns=of_users) if users else None,
+    )
+
+
 def read_interactions(
     source: Source, *, columns: Mapping[str, str] | None = None, cleaning: CleaningConfig | None = None
 ) -> Interactions:
@@ -252,6 +279,10 @@ def _renamed(
     names = recognise(header, wanted, columns)
     require(names, needed, str(path))
     return lazy.rename(names), names
+
+
+def _header(source: Source) -> list[str]:
+    return [name for path in find_files(source) for name in open_table(path).collect_schema().names()]
 
 
 def _text(name: str) -> pl.Expr:
