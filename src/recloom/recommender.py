@@ -33,7 +33,7 @@ from recloom.dataset import (
     split_dataset,
 )
 from recloom.encoders import Encoder, encode_texts, item_texts, item_titles, load_encoder, suggest_encoder
-from recloom.errors import ArtifactError, ConfigError, UnknownIdError
+from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
 from recloom.evaluation import Evaluation, evaluate_rankings
 from recloom.events import read_items
 from recloom.files import recover, replacing
@@ -61,6 +61,7 @@ from recloom.training import (
 
 FORMAT_VERSION = 1
 USERS_AT_ONCE = 4_096
+FEW_CASES = 30
 CACHE_NAME = "embeddings.h5"
 
 
@@ -130,7 +131,8 @@ class Recommender:
         config = RunConfig.resolve(model, dataset, settings or {})
         began = time.monotonic()
         split = split_dataset(dataset, config.split)
-        text, encoder = _read_catalogue(dataset, config, progress)
+        text, encoder, chosen, warnings = _read_catalogue(dataset, config, progress)
+        config = replace(config, encoder=chosen)
         encoded = time.monotonic()
         result, fitted, refit = _fit_model(dataset, split, config, text, checkpoint, progress)
         trained = time.monotonic()
@@ -144,6 +146,7 @@ class Recommender:
             refit=refit,
             seconds={"encode": round(encoded - began, 2), "train": round(trained - encoded, 2)},
             peak_memory_bytes=peak_memory_bytes(),
+            warnings=warnings + _warnings(split),
             curve=[asdict(epoch) for epoch in result.curve] if result else [],
             versions=versions(),
             hardware=hardware(),
@@ -325,7 +328,6 @@ class Recommender:
             "recloom": {"format": FORMAT_VERSION, "version": recloom.__version__, "model": self.config.model_name},
             **self.config.to_toml(),
         }
-        tables["recloom"]["encoder"] = self._encoder_name
         with replacing(Path(folder)) as beside:
             beside.mkdir()
             (beside / "config.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
@@ -375,8 +377,7 @@ class Recommender:
         config = RunConfig.resolve(facts["model"], dataset, tables)
         text = None
         if vectors is not None:
-            name = facts["encoder"]
-            read = _reader(lambda: _load_encoder(replace(config.encoder, name=name)), cache=None)
+            read = _reader(lambda: _load_encoder(config.encoder), cache=None)
             text = ItemText(vectors, ["", *item_titles(dataset.item_table)], read)
         model = MODELS[facts["model"]](config.model, dataset, text)
         try:
@@ -453,23 +454,43 @@ class Recommender:
         return self._text.titles if self._text else ["", *item_titles(self.dataset.item_table)]
 
 
+def _warnings(split: Split) -> list[str]:
+    """Say what whoever relies on the model should know of the data it came from."""
+    warnings = []
+    if len(split.validation) < FEW_CASES:
+        what = "no user" if len(split.validation) == 0 else f"only {len(split.validation)} users"
+        warnings.append(f"{what} could be held out for validation; how long to train is a guess")
+    return warnings
+
+
 def _read_catalogue(
     dataset: Dataset, config: RunConfig, progress: Progress | None
-) -> tuple[ItemText | None, Encoder | None]:
-    """Encode the item text, or say that there is none."""
-    model_class = MODELS[config.model_name]
-    texts = item_texts(dataset.item_table, config.encoder.template)
-    if config.encoder.name == "none" or not any(texts) or not model_class.uses_text:
+) -> tuple[ItemText | None, Encoder | None, EncoderConfig, list[str]]:
+    """Encode the item text.
+
+    Returns:
+        What came of it, the encoder, how it was chosen, and warnings; None and None where no text is read.
+    """
+    model_class, options = MODELS[config.model_name], config.encoder
+    texts = item_texts(dataset.item_table, options.template)
+    if options.name == "none" or not any(texts) or not model_class.uses_text:
         if model_class.needs_text:
             found = "the encoder is none" if any(texts) else "the catalogue has no text columns"
             raise ConfigError(f"{config.model_name} reads item text, but {found}; choose another model or encoder")
-        return None, None
-    name = suggest_encoder(texts) if config.encoder.name == "auto" else config.encoder.name
-    encoder = _load_encoder(replace(config.encoder, name=name))
-    cache = dataset.path.with_name(CACHE_NAME)
-    read = _reader(lambda: encoder, cache, progress)
+        return None, None, options, []
+    warnings = []
+    chosen = replace(options, name=suggest_encoder(texts) if options.name == "auto" else options.name)
+    try:
+        encoder = _load_encoder(chosen)
+    except MissingExtraError as error:
+        if options.name != "auto":
+            raise
+        chosen = replace(options, name="hashing")
+        encoder = _load_encoder(chosen)
+        warnings.append(f"item text was read without a language model: {error}")
+    read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress)
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
-    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder
+    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder, chosen, warnings
 
 
 def _load_encoder(config: EncoderConfig) -> Encoder:

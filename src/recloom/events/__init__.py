@@ -2,14 +2,18 @@
 
 from recloom.events.cleaning import CleaningConfig
 from recloom.events.reading import Entities, Interactions, ReadReport, read_interactions, read_items, read_tables, read_users
+from recloom.events.samples import SAMPLES, Sample, fetch_sample
 from recloom.events.sources import Source
 
 __all__ = [
+    "SAMPLES",
     "CleaningConfig",
     "Entities",
     "Interactions",
     "ReadReport",
+    "Sample",
     "Source",
+    "fetch_sample",
     "read_interactions",
     "read_items",
     "read_tables",

@@ -38,7 +38,7 @@ class Ranker:
 
     def __init__(self, model: Model) -> None:
         self._model = copy.deepcopy(model).double().eval()
-        with torch.inference_mode():
+        with torch.no_grad():
             self._items_DI = self._model.item_vectors().T.contiguous()
         self.num_items = self._items_DI.shape[1] - 1
 
@@ -71,7 +71,7 @@ class Ranker:
 
     def scores(self, histories: Histories) -> Tensor:
         """Return the score of every item for each history, float32 of shape (B, I); -inf for padding."""
-        with torch.inference_mode():
+        with torch.no_grad():
             score_BI = (self._model.queries(histories) @ self._items_DI).float()
         score_BI[:, PADDING_INDEX] = -torch.inf
         return score_BI

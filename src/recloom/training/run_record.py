@@ -32,6 +32,8 @@ class RunRecord:
     seconds: dict[str, float]
     """Wall time of each stage."""
     peak_memory_bytes: int
+    warnings: list[str]
+    """What whoever relies on the model should know."""
     curve: list[dict[str, Any]]
     """Each epoch's loss, validation NDCG@10 and seconds since the start."""
     versions: dict[str, str]

@@ -1,0 +1,51 @@
+"""Words typed at a prompt come in; one call of the library goes out. One file per command."""
+
+import sys
+import warnings
+
+import typer
+
+from recloom.cli import datasets, demo, doctor, evaluate, fit, prepare, recommend, similar
+from recloom.cli.console import messages
+from recloom.errors import InputError, RecloomError
+
+app = typer.Typer(
+    name="recloom",
+    help="Recommend what each person does next, from what people did and what the items say.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.add_typer(datasets.app, name="datasets")
+app.command("prepare")(prepare.prepare)
+app.command("fit")(fit.fit)
+app.command("evaluate")(evaluate.evaluate)
+app.command("recommend")(recommend.recommend)
+app.command("similar")(similar.similar)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line: exit 0; 1 when something failed; 2, after one sentence, for the caller's mistake."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except InputError as error:
+        _fail(error, 2)
+    except RecloomError as error:
+        _fail(error, 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; what was there before is unchanged", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: object, code: int) -> None:
+    messages.print(f"recloom: {message}", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    messages.print(f"warning: {message}", markup=False, soft_wrap=True)

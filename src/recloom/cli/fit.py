@@ -1,0 +1,66 @@
+"""`recloom fit`: a dataset to a model."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recloom.cli.console import ShownProgress, console, messages, parse_duration
+from recloom.config import parse_settings, read_run_file
+from recloom.dataset import Dataset
+from recloom.recommender import Recommender
+
+
+def fit(
+    dataset: Annotated[Path, typer.Argument(help="Folder that recloom prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    model: Annotated[str, typer.Option(help="weave, lm-fusion, popular, popular-recent or content.")] = "weave",
+    protocol: Annotated[str | None, typer.Option(help="temporal (default) or leave-one-out.")] = None,
+    ties: Annotated[str | None, typer.Option(help="strict or file: what equal timestamps mean.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="minilm, multilingual, hashing, none, openai:MODEL, a folder or a hub name.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Learn from all interactions in the end, to serve.")] = False,
+    budget: Annotated[str | None, typer.Option(help="Most time to train: 90s, 10m, 1h.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="Any option: training.epochs=20. Repeatable.")] = [],  # noqa: B006
+    config: Annotated[Path | None, typer.Option(help="Run file in TOML with the same tables as a model's.")] = None,
+) -> None:
+    """Train a model. Ctrl-C keeps the best so far; after a kill, the same command goes on where it was."""
+    tables = read_run_file(config) if config else {}
+    tables.pop("recloom", None)  # a model's own config.toml is a run file too
+    short: dict[str, dict[str, Any]] = {
+        "split": {"protocol": protocol, "ties": ties, "everything": everything or None},
+        "encoder": {"name": encoder},
+        "training": {"budget": parse_duration(budget) if budget else None, "seed": seed},
+    }
+    for more in (short, parse_settings(settings)):
+        for table, values in more.items():
+            tables.setdefault(table, {}).update({name: v for name, v in values.items() if v is not None})
+    checkpoint = out.with_name(f".{out.name}.checkpoint")
+    with ShownProgress() as progress:
+        recommender = Recommender.fit(
+            Dataset.open(dataset), model, settings=tables, checkpoint=checkpoint, progress=progress
+        )
+    recommender.save(out)
+    checkpoint.unlink(missing_ok=True)
+    show_fit(recommender)
+    next_step = "recommend" if recommender.config.split.everything else "evaluate"
+    console.print(f"Wrote {out}. Next: recloom {next_step} {out}", soft_wrap=True)
+
+
+def show_fit(recommender: Recommender) -> None:
+    """Print how training went."""
+    run, config = recommender.run, recommender.config
+    for warning in run.warnings:
+        messages.print(f"warning: {warning}", soft_wrap=True)
+    parts = [f"{config.model_name} fitted in {sum(run.seconds.values()):.0f} s"]
+    if run.seconds["encode"] >= 1:
+        parts.append(f"{run.seconds['encode']:.0f} s of it reading text")
+    if run.best_epoch:
+        parts.append(f"best epoch {run.best_epoch} of {len(run.curve)}, stopped by {run.stopped}")
+    if run.validation_ndcg_at_10 is not None:
+        parts.append(f"validation NDCG@10 {run.validation_ndcg_at_10:.4f}")
+    if config.include_seen:
+        parts.append("seen items stay in the lists, as people here come back to them")
+    console.print("; ".join(parts) + ".", soft_wrap=True)

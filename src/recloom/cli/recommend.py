@@ -1,0 +1,130 @@
+"""`recloom recommend`: a model and somebody's history to what comes next."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from rich.table import Table
+
+from recloom.cli.console import console, messages, parse_pairs
+from recloom.dataset import Interaction
+from recloom.errors import ConfigError, DataError
+from recloom.files import replacing
+from recloom.recommender import RankedList, Recommendation, Recommender
+
+SHOWN_HISTORY = 5
+_WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parquet, ".jsonl": pl.DataFrame.write_ndjson}
+
+
+def recommend(
+    model: Annotated[Path, typer.Argument(help="Folder that recloom fit wrote.")],
+    user: Annotated[str | None, typer.Option(help="A user of the dataset.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first: A,B,C. May be empty.")] = None,
+    histories: Annotated[Path | None, typer.Option(help="JSON lines with query_id and history.")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the dataset.")] = False,
+    k: Annotated[int, typer.Option(help="Length of a list.")] = 10,
+    context: Annotated[list[str], typer.Option(help="The situation now: location=Shanghai. Repeatable.")] = [],  # noqa: B006
+    items: Annotated[str | None, typer.Option(help="Catalogue rows to know beside the model's: new items.")] = None,
+    include_seen: Annotated[bool | None, typer.Option(help="Whether items of the history may come again.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write query_id, rank, item_id, score: .csv, .parquet, .jsonl.")] = None,
+) -> None:
+    """Recommend what comes next."""
+    if sum([user is not None, history is not None, histories is not None, all_users]) != 1:
+        raise ConfigError("say for whom, in one way: --user ID, --history A,B,C, --histories FILE or --all-users")
+    if out and out.suffix not in _WRITERS:
+        raise ConfigError(f"--out {out} has the suffix {out.suffix!r}; choose {', '.join(_WRITERS)}")
+    recommender = Recommender.load(model)
+    if items:
+        recommender = recommender.with_items(items)
+    situation = parse_pairs("--context", context)
+    options: dict[str, Any] = {"k": k, "context": situation, "include_seen": include_seen}
+    if user is not None:
+        queries, lists = [user], recommender.recommend_users([user], **options)
+    elif history is not None:
+        ids = [part.strip() for part in history.split(",") if part.strip()]
+        queries, lists = ["history"], recommender.recommend_histories([ids], **options)
+    elif histories is not None:
+        queries, lists = _answer_file(recommender, histories, options)
+    else:
+        queries = list(recommender.dataset.users.ids)
+        lists = recommender.recommend_users(queries, **options)
+    _report_unusual(lists)
+    if out:
+        table = _as_table(queries, lists)
+        with replacing(out) as beside:
+            _WRITERS[out.suffix](table, beside)
+        console.print(f"Wrote {len(table):,} recommendations for {len(queries):,} histories to {out}", soft_wrap=True)
+        return
+    for query, ranked in zip(queries, lists, strict=True):
+        show_list(f"For {query}" if query != "history" else "For this history", ranked.items)
+
+
+def show_list(title: str, items: list[Recommendation]) -> None:
+    """Print a ranked list with titles."""
+    table = Table("rank", "item", "title", "score", title=title, title_justify="left")
+    for item in items:
+        table.add_row(str(item.rank), item.item_id, item.title, f"{item.score:.3f}")
+    console.print(table)
+
+
+def show_history(recommender: Recommender, user: str) -> None:
+    """Print what a user had last."""
+    dataset = recommender.dataset
+    last = dataset.item_index[dataset.history_of(user)][-SHOWN_HISTORY:]
+    titles = [recommender.titles[item] or dataset.items.id_of(int(item)) for item in last]
+    console.print(f"User {user}, last: {'; '.join(titles)}", soft_wrap=True)
+
+
+def _answer_file(recommender: Recommender, path: Path, options: dict[str, Any]) -> tuple[list[str], list[RankedList]]:
+    """Answer every line of a JSON lines file; lines without their own context share the command's."""
+    queries, lists = [], []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            query = json.loads(line)
+            history = [_interaction(one) for one in query["history"]]
+            queries.append(str(query["query_id"]))
+            own_context = query.get("context")
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f'line {number} of {path} is not a query ({error}); wanted {{"query_id": "...", "history": ["item"]}}'
+            ) from None
+        answer = recommender.recommend_histories([history], **(options | ({"context": own_context} if own_context else {})))
+        lists += answer
+    if not queries:
+        raise DataError(f"{path} holds no query; wanted one JSON object a line")
+    return queries, lists
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 at byte {error.start:,}; convert it") from None
+
+
+def _interaction(one: Any) -> Interaction:
+    if isinstance(one, dict):
+        rest = {name: v for name, v in one.items() if name not in ("item_id", "timestamp", "behavior")}
+        return Interaction(str(one["item_id"]), int(one.get("timestamp", 0)), str(one.get("behavior", "")), rest)
+    return Interaction(str(one))
+
+
+def _report_unusual(lists: list[RankedList]) -> None:
+    if unknown := sum(ranked.unknown_items for ranked in lists):
+        messages.print(f"note: {unknown:,} items of the histories are not in the catalogue and were skipped")
+    if empty := sum(ranked.served_by == "popular" for ranked in lists if ranked.items):
+        messages.print(f"note: {empty:,} histories were empty; they got what is most popular")
+
+
+def _as_table(queries: list[str], lists: list[RankedList]) -> pl.DataFrame:
+    rows = [
+        (query, item.rank, item.item_id, item.score)
+        for query, ranked in zip(queries, lists, strict=True)
+        for item in ranked.items
+    ]
+    schema = {"query_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float32}
+    return pl.DataFrame(rows, schema=schema, orient="row")
