@@ -39,7 +39,8 @@ class HashingEncoder:
             if progress and (row + 1) % 1000 == 0:
                 progress(row + 1, len(texts))
         length_N1 = np.linalg.norm(vectors_NE, axis=1, keepdims=True)
-        return vectors_NE / np.maximum(length_N1, 1e-12)
+        vectors_NE /= np.maximum(length_N1, 1e-12)
+        return vectors_NE
 
 
 @lru_cache(maxsize=100_000)

@@ -1,16 +1,21 @@
 """From the name of an encoder to the encoder."""
 
 import difflib
+import re
 from pathlib import Path
 
 from recloom.encoders.encoder import Encoder
+from recloom.encoders.endpoint import EndpointEncoder
 from recloom.encoders.hashing import HashingEncoder
+from recloom.encoders.hub import hub_folder
 from recloom.encoders.language_model import LanguageModelEncoder
-from recloom.encoders.packaged import minilm_folder
+from recloom.encoders.packaged import minilm_folder, multilingual_folder
 from recloom.errors import ConfigError
 
 ENCODER_NAMES = ("minilm", "multilingual", "hashing")
 """Encoders that need no folder, hub or service."""
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def load_encoder(
@@ -34,10 +39,22 @@ def load_encoder(
     """
     if name == "hashing":
         return HashingEncoder()
+    if name.startswith("openai:"):
+        return EndpointEncoder(name.removeprefix("openai:"), prompt=prompt, max_tokens=max_tokens)
+    return LanguageModelEncoder(
+        _model_folder(name), name=name, prompt=prompt, max_tokens=max_tokens, int8=int8, device=device
+    )
+
+
+def _model_folder(name: str) -> Path:
     if name == "minilm":
-        return LanguageModelEncoder(minilm_folder(), name=name, prompt=prompt, max_tokens=max_tokens, device=device)
+        return minilm_folder()
+    if name == "multilingual":
+        return multilingual_folder()
     if Path(name).is_dir():
-        return LanguageModelEncoder(Path(name), name=name, prompt=prompt, max_tokens=max_tokens, device=device)
+        return Path(name)
+    if _HUB_NAME.fullmatch(name):
+        return hub_folder(name)
     nearest = difflib.get_close_matches(name, ENCODER_NAMES, n=1)
     raise ConfigError(
         f"unknown encoder {name!r}; {f'did you mean {nearest[0]!r}? ' if nearest else ''}there are"

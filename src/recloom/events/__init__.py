@@ -1,9 +1,12 @@
 """Raw logs and catalogues in any format come in; one validated table of interactions, of items or of users goes out."""
 
 from recloom.events.cleaning import CleaningConfig
-from recloom.events.reading import Entities, Interactions, ReadReport, read_interactions, read_items, read_tables, read_users
+from recloom.events.entities import read_items, read_users
+from recloom.events.interactions import read_interactions
+from recloom.events.reading import read_tables
 from recloom.events.samples import SAMPLES, Sample, fetch_sample
 from recloom.events.sources import Source
+from recloom.events.tables import Entities, Interactions, ReadReport
 
 __all__ = [
     "SAMPLES",

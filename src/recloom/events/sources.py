@@ -1,14 +1,18 @@
 """Paths, globs and folders -> lazy tables, whatever the format of the files.
 
 Every value that can be read as text is kept as the file spells it, so that ids keep their leading zeros. A column
-`LINE` holds the line of each row in its file (the header being line 1); where a quoted field holds line breaks, later
-numbers are too low by as many.
+`LINE` holds the line of each row in its file, the header being line 1; in Parquet, HDF5 and JSON arrays it is the
+row, the first being 1. Where a quoted field holds line breaks, or JSON lines are blank, later numbers are too low
+by as many.
 """
 
 import glob
 import gzip
 import io
-from collections.abc import Sequence
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -16,26 +20,30 @@ import numpy as np
 import polars as pl
 
 from recloom.errors import DataError
+from recloom.events.columns import EXTRA, LINE
 from recloom.events.dialects import headerless_columns
 
-LINE = "__line"
-EXTRA = "__extra"
-"""Holds what a row has beyond the header's last column."""
-SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".item", ".user", ".json", ".jsonl", ".ndjson", ".parquet", ".h5", ".hdf5")
+SUFFIXES = (
+    *(".csv", ".tsv", ".txt", ".dat", ".inter", ".item", ".user"),
+    *(".json", ".jsonl", ".ndjson", ".parquet", ".h5", ".hdf5"),
+)
 _SEPARATORS = ",\t;|"
 _GZIP_MAGIC = b"\x1f\x8b"
+_HEAD_BYTES = 65_536
+# The parser cuts a row at the last column it was told of: fields are looked for this far behind the header's last.
+_EXTRAS = [f"{EXTRA}_{position}" for position in range(4)]
 
 Source = str | Path | Sequence[str | Path]
 
 
 def find_files(source: Source) -> list[Path]:
-    """Return the files that a path, a glob, a folder or several of them name, sorted by name.
+    """Return the files that a path, a glob, a folder or several of them name, sorted by name within each.
 
     Raises:
         DataError: There is no such file, or nothing readable in the folder.
     """
     if not isinstance(source, str | Path):
-        return [path for one in source for path in find_files(one)]
+        return list(dict.fromkeys(path for one in source for path in find_files(one)))
     path = Path(source).expanduser()
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.is_file() and _suffix(p) in SUFFIXES)
@@ -44,123 +52,160 @@ def find_files(source: Source) -> list[Path]:
         return found
     if path.is_file():
         return [path]
-    found = sorted(Path(match) for match in glob.glob(str(path)))
+    found = sorted(match for match in map(Path, glob.glob(str(path))) if match.is_file())
     if not found:
         raise DataError(f"there is no file {path}; give a file, a folder, or a glob in quotes")
-    return [p for p in found if p.is_file()]
+    return found
 
 
 def open_table(path: Path) -> pl.LazyFrame:
     """Open a file by what is in it: CSV or TSV, JSON lines or a JSON array, Parquet, HDF5, MovieLens `::`; or gzip.
 
+    Text is text in CSV and TSV; elsewhere lists become text joined by bars, objects JSON, and NaN null.
+
     Raises:
-        DataError: The file is empty, binary, or not in UTF-8.
+        DataError: The file is empty, binary, damaged, or not in UTF-8.
     """
-    head = _read_head(path)
-    if not head.strip():
-        raise DataError(f"{path} is empty; wanted a header and rows")
-    if head.startswith(b"PAR1"):
-        return pl.scan_parquet(_content(path)).with_row_index(LINE, offset=1)
-    if head.startswith(b"\x89HDF"):
-        return _read_hdf5(path).lazy().with_row_index(LINE, offset=1)
-    if b"\0" in head:
-        raise DataError(f"{path} is a binary file; wanted CSV, TSV, JSON lines, Parquet or HDF5")
-    if b"::" in head.split(b"\n", 1)[0]:
-        return _read_movielens(path)
-    if head.lstrip()[:1] in (b"{", b"["):
-        return _open_json(path, is_array=head.lstrip()[:1] == b"[")
-    return _open_delimited(path, head)
+    with explaining(path):
+        head = _read_head(path)
+        if not head.strip():
+            raise DataError(f"{path} is empty; wanted a header and rows")
+        if head.startswith(b"PAR1"):
+            return _numbered(pl.scan_parquet(_content(path) if _is_gzip(path) else path))
+        if head.startswith(b"\x89HDF"):
+            return _numbered(_read_hdf5(path).lazy())
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(f"{path} is UTF-16; convert it with: {_iconv('UTF-16', path)}")
+        if b"\0" in head:
+            raise DataError(f"{path} is a binary file; wanted CSV, TSV, JSON lines, Parquet or HDF5")
+        if head.lstrip().startswith(b"["):
+            return _numbered(pl.read_json(_content(path), infer_schema_length=None).lazy())
+        if head.lstrip().startswith(b"{"):
+            return _numbered(pl.scan_ndjson(path, infer_schema_length=None))
+        first = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+        return _read_movielens(path) if b"::" in first else _open_delimited(path, first.decode().rstrip("\r"))
 
 
-def not_utf8(path: Path) -> DataError | None:
-    """Say where a file stops being UTF-8, and what it probably is; None for a file that is UTF-8."""
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Turn what readers raise about a file into one sentence on what is wrong with it.
+
+    Raises:
+        DataError: Whatever it was.
+    """
     try:
-        raw = gzip.decompress(path.read_bytes()) if _is_gzip(path) else path.read_bytes()
+        yield
+    except DataError:
+        raise
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError, zlib.error, RuntimeError) as error:
+        raise DataError(_what_is_wrong(path, str(error).strip() or type(error).__name__)) from None
+
+
+def _what_is_wrong(path: Path, message: str) -> str:
+    try:
+        raw = _content(path).getvalue()
+    except (OSError, EOFError, zlib.error) as error:
+        return f"{path} is damaged or cannot be read ({error}); fetch or export it again"
+    if raw.startswith((b"PAR1", b"\x89HDF")):
+        return f"{path} is damaged or of a kind not known here ({message.splitlines()[0]}); export it again"
+    try:
         raw.decode()
     except UnicodeDecodeError as error:
-        try:
-            raw.decode("gb18030")
-            guess, name = "it may be GB18030 (GBK)", "GB18030"
-        except UnicodeDecodeError:
-            guess, name = "it may be Latin-1", "LATIN1"
-        return DataError(
-            f"{path} is not UTF-8 at byte {error.start:,}; {guess}, then convert it with:"
-            f" iconv -f {name} -t UTF-8 {path.name} > utf8-{path.name}"
+        return _wrong_encoding(path, raw, error.start)
+    if raw.lstrip().startswith(b"{"):
+        return _wrong_json_line(path, raw) or f"{path} cannot be read: {message.splitlines()[0]}"
+    if "as dtype `str`" in message:
+        near = message.split("`")[1].splitlines()[0][:60]
+        return (
+            f"{path} has a quote that is opened and not closed where the field ends, at {near}; double it or remove it"
         )
+    return f"{path} cannot be read: {message.splitlines()[0]}"
+
+
+def _wrong_encoding(path: Path, raw: bytes, first_bad_byte: int) -> str:
+    try:
+        raw.decode("gb18030")
+        guess, name = "it may be GB18030 (GBK)", "GB18030"
+    except UnicodeDecodeError:
+        guess, name = "it may be Latin-1", "LATIN1"
+    return f"{path} is not UTF-8 at byte {first_bad_byte:,}; {guess}, then convert it with: {_iconv(name, path)}"
+
+
+def _wrong_json_line(path: Path, raw: bytes) -> str | None:
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        try:
+            if line.strip() and not isinstance(json.loads(line), dict):
+                return f"line {number} of {path} is not a JSON object; wanted one object a line"
+        except json.JSONDecodeError as error:
+            return f"line {number} of {path} is not JSON ({error}); wanted one object a line"
     return None
 
 
-def _open_delimited(path: Path, head: bytes) -> pl.LazyFrame:
-    lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    try:
-        first = lines[0].decode().rstrip("\r")
-    except UnicodeDecodeError:
-        raise not_utf8(path) or DataError(f"{path} has an unreadable header") from None
+def _iconv(encoding: str, path: Path) -> str:
+    return f"iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+
+
+def _open_delimited(path: Path, first: str) -> pl.LazyFrame:
     separator = "\t" if _suffix(path) == ".tsv" else max(_SEPARATORS, key=first.count)
     header = pl.read_csv(io.StringIO(first + "\n"), separator=separator, has_header=False, infer_schema=False).row(0)
     names = [name or f"column_{position}" for position, name in enumerate(header, start=1)]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path} has two columns named {twice!r}; rename one")
-    schema = dict.fromkeys([*names, EXTRA], pl.String)
-    # Reading the header as a row of its own and giving the schema lets short rows end in nulls and long ones be
-    # noticed, where polars would otherwise refuse the file or cut the row.
-    return pl.scan_csv(
+    # Leaving the header out and giving the schema lets short rows end in nulls and long ones be noticed, where
+    # polars would otherwise refuse the file or cut the row.
+    rows = pl.scan_csv(
         path,
         separator=separator,
         has_header=False,
         skip_lines=1,
-        schema=schema,
+        schema=dict.fromkeys([*names, *_EXTRAS], pl.String),
         missing_columns="insert",
         truncate_ragged_lines=True,
         row_index_name=LINE,
         row_index_offset=2,
     )
+    return rows.with_columns(pl.coalesce(_EXTRAS).alias(EXTRA)).drop(_EXTRAS)
 
 
-def _open_json(path: Path, is_array: bool) -> pl.LazyFrame:
-    try:
-        if is_array:
-            table = pl.read_json(_content(path), infer_schema_length=None).lazy()
-        else:
-            table = pl.scan_ndjson(path, infer_schema_length=None)
-        schema = table.collect_schema()
-    except pl.exceptions.ComputeError as error:
-        raise DataError(f"{path} looks like JSON but is not: {str(error).splitlines()[0]}") from None
-    return table.with_columns(_as_text(name, dtype) for name, dtype in schema.items()).with_row_index(LINE, offset=1)
+def _numbered(rows: pl.LazyFrame) -> pl.LazyFrame:
+    schema = rows.collect_schema()
+    return rows.with_columns(_simple(name, dtype) for name, dtype in schema.items()).with_row_index(LINE, offset=1)
 
 
-def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Spell a nested value as text: a list's parts joined by bars, an object as JSON."""
+def _simple(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
     if isinstance(dtype, pl.List):
-        return pl.col(name).cast(pl.List(pl.String), strict=False).list.join("|")
+        return column.cast(pl.List(pl.String), strict=False).list.join("|", ignore_nulls=True)
     if isinstance(dtype, pl.Struct):
-        return pl.col(name).struct.json_encode()
-    return pl.col(name)
+        return pl.when(column.is_not_null()).then(column.struct.json_encode())
+    return column.fill_nan(None) if dtype.is_float() else column
 
 
 def _read_movielens(path: Path) -> pl.LazyFrame:
-    raw = gzip.decompress(path.read_bytes()) if _is_gzip(path) else path.read_bytes()
+    raw = _content(path).getvalue()
     try:
         text = raw.decode()
     except UnicodeDecodeError:
         text = raw.decode("latin-1")  # as GroupLens ships these files
     names = headerless_columns(text.split("\n", 1)[0].count("::") + 1, path.name)
-    return pl.read_csv(
+    rows = pl.read_csv(
         io.BytesIO(text.replace("::", "\x1f").encode()),
         separator="\x1f",
         has_header=False,
-        new_columns=names,
+        schema=dict.fromkeys([*names, EXTRA], pl.String),
+        missing_columns="insert",
+        truncate_ragged_lines=True,
         quote_char=None,
-        infer_schema=False,
         row_index_name=LINE,
         row_index_offset=1,
-    ).lazy()
+    )
+    return rows.lazy()
 
 
 def _read_hdf5(path: Path) -> pl.DataFrame:
     """Read one array a column, from the root or from the single group, or one compound array."""
-    with h5py.File(_content(path), "r") as file:
+    with h5py.File(_content(path) if _is_gzip(path) else path, "r") as file:
         node: h5py.Group | h5py.Dataset = file
         while isinstance(node, h5py.Group) and len(node) == 1:
             node = next(iter(node.values()))
@@ -170,8 +215,9 @@ def _read_hdf5(path: Path) -> pl.DataFrame:
             columns = {name: node[name] for name in node.dtype.names}
         else:
             columns = {name: stored[:] for name, stored in node.items() if isinstance(stored, h5py.Dataset)}
-    if len({len(values) for values in columns.values()}) != 1:
-        raise DataError(f"the arrays of {path} have different lengths; wanted one value a row in each")
+    if len({values.shape for values in columns.values()}) != 1 or next(iter(columns.values())).ndim != 1:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in columns.items()) or "none"
+        raise DataError(f"{path} has arrays of different shapes ({shapes}); wanted one value a row in each")
     return pl.DataFrame({name: _decoded(values) for name, values in columns.items()})
 
 
@@ -181,19 +227,14 @@ def _decoded(values: np.ndarray) -> pl.Series:
     return pl.Series(values)
 
 
-def _content(path: Path) -> Path | io.BytesIO:
-    return io.BytesIO(gzip.decompress(path.read_bytes())) if _is_gzip(path) else path
+def _content(path: Path) -> io.BytesIO:
+    raw = path.read_bytes()
+    return io.BytesIO(gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw)
 
 
 def _read_head(path: Path) -> bytes:
-    try:
-        if _is_gzip(path):
-            with gzip.open(path) as file:
-                return file.read(65_536)
-        with path.open("rb") as plain:
-            return plain.read(65_536)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+    with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
+        return bytes(file.read(_HEAD_BYTES))
 
 
 def _is_gzip(path: Path) -> bool:
@@ -202,4 +243,4 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    return Path(path.name.lower().removesuffix(".gz")).suffix

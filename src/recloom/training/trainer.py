@@ -29,8 +29,8 @@ class TrainingConfig:
     """Most passes over the training data."""
     patience: int = 8
     """Training stops after so many epochs without a better NDCG@10 on validation."""
-    batch_size: int = 128
-    """Windows that make one gradient step."""
+    batch_size: int = 2_048
+    """Interactions that make one gradient step, about: short histories share a batch with many, long ones with few."""
     stride: int | None = None
     """Interactions between the ends of neighbouring windows of a long history. Unset: no overlap."""
     learning_rate: float = 2e-3

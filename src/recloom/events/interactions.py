@@ -1,0 +1,180 @@
+"""Files of what people did -> one validated log, with an account of what was left out and why."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from recloom.errors import DataError
+from recloom.events.cleaning import CleaningConfig, clean
+from recloom.events.columns import (
+    BEHAVIOR,
+    DEFAULT_BEHAVIOR,
+    EXTRA,
+    FILE,
+    ITEM_ID,
+    LINE,
+    REASON,
+    TIMESTAMP,
+    USER_ID,
+    WEIGHT,
+)
+from recloom.events.sources import Source
+from recloom.events.tables import (
+    Interactions,
+    ReadReport,
+    RecognisedFile,
+    count_by_reason,
+    is_number,
+    named,
+    open_files,
+    reason_of,
+    rejected,
+    text,
+)
+from recloom.events.timestamps import ACCEPTED, LACKS_ZONE, MILLISECONDS, TIMES, read_times
+
+MILLISECONDS_PER_DAY = 86_400_000
+_NEEDED = (USER_ID, ITEM_ID, TIMESTAMP)
+_RECOGNISED = (*_NEEDED, BEHAVIOR, WEIGHT)
+_NOT_CONTEXT = (*_NEEDED, BEHAVIOR, LINE, EXTRA)
+_REJECT_COLUMNS = (USER_ID, ITEM_ID, TIMESTAMP)
+_SPELLED_TIME = "__spelled_time"
+"""The time of an unusable row as its file spells it; null in others, to cost little."""
+
+
+def read_interactions(
+    source: Source, *, columns: Mapping[str, str] | None = None, cleaning: CleaningConfig | None = None
+) -> Interactions:
+    """Read what people did.
+
+    Times before 1970-01-02 or more than a day in the future are impossible and left out, as are rows without user,
+    item or readable time, and rows with more fields than the header.
+
+    Args:
+        source: A file, a glob, a folder, or several of them.
+        columns: Our name -> the file's name, for columns that are not recognised.
+        cleaning: What to drop beside rows that cannot be used.
+
+    Raises:
+        DataError: A file cannot be used, or no usable row is left.
+    """
+    files = open_files(source, _RECOGNISED, _NEEDED, columns or {})
+    numbers = _number_columns(files)
+    table = pl.concat([_read_log(file, numbers) for file in files], how="diagonal")
+    notes = _notes(table)
+    num_rows = len(table)
+    table, unusable = _usable(table)
+    table, dropped = clean(_in_order(table), cleaning or CleaningConfig())
+    seconds = (pl.col(MILLISECONDS) // 1000).alias(TIMESTAMP)
+    dropped = [rows.with_columns(seconds) for rows in dropped]
+    rejects = rejected([unusable.rename({_SPELLED_TIME: TIMESTAMP}), *dropped], _REJECT_COLUMNS)
+    counts = count_by_reason(rejects)
+    if table.is_empty():
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.items()) or "no rows below the header"
+        raise DataError(f"{named(files)} holds nothing usable: {reasons}; wanted rows with {', '.join(_NEEDED)}")
+    context = pl.exclude(USER_ID, ITEM_ID, BEHAVIOR, WEIGHT, MILLISECONDS, LINE, FILE)
+    weight = [WEIGHT] if WEIGHT in table.columns else []
+    table = table.select(USER_ID, ITEM_ID, BEHAVIOR, seconds, *weight, context)
+    taken_for = {theirs: ours for file in files for theirs, ours in file.names.items()}
+    report = ReadReport([str(file.path) for file in files], num_rows, len(table), counts, taken_for, notes)
+    return Interactions(table, report, rejects)
+
+
+def _number_columns(files: Sequence[RecognisedFile]) -> set[str]:
+    """Find the context columns in which every file has nothing but numbers."""
+    verdicts: dict[str, list[bool | None]] = {}
+    for file in files:
+        schema = file.rows.collect_schema()
+        context = [name for name in schema if name not in (LINE, EXTRA, *_RECOGNISED)]
+        for name in context:
+            verdicts.setdefault(name, []).append(True if schema[name].is_numeric() else None)
+        words = [name for name in context if not schema[name].is_numeric()]
+        if words:
+            all_numbers = [pl.when(text(name).is_not_null()).then(is_number(text(name))).min() for name in words]
+            found = file.collect(
+                file.rows.select(each.alias(name) for name, each in zip(words, all_numbers, strict=True))
+            )
+            for name in words:
+                verdicts[name].append(found[name].item())
+    return {name for name, verdict in verdicts.items() if True in verdict and False not in verdict}
+
+
+def _read_log(file: RecognisedFile, numbers: set[str]) -> pl.DataFrame:
+    """Read one file, its text as categories, so that a row costs some ten bytes a column."""
+    schema = file.rows.collect_schema()
+    spelled = text(TIMESTAMP) if schema[TIMESTAMP] == pl.String else pl.col(TIMESTAMP)
+    times = pl.col(TIMESTAMP).map_batches(read_times, return_dtype=TIMES, is_elementwise=True)
+    rows = file.rows.with_columns(text(USER_ID), text(ITEM_ID), spelled, times.alias("__times")).unnest("__times")
+    rows = rows.with_columns(reason_of(_reasons(has_extra=EXTRA in schema)))
+    behavior = text(BEHAVIOR).fill_null(DEFAULT_BEHAVIOR) if BEHAVIOR in schema else pl.lit(DEFAULT_BEHAVIOR)
+    kept_spelling = pl.when(pl.col(REASON).is_not_null()).then(pl.col(TIMESTAMP).cast(pl.String))
+    table = file.collect(
+        rows.select(
+            LINE,
+            REASON,
+            MILLISECONDS,
+            LACKS_ZONE,
+            kept_spelling.cast(pl.Categorical).alias(_SPELLED_TIME),
+            pl.col(USER_ID, ITEM_ID).cast(pl.Categorical),
+            behavior.cast(pl.Categorical).alias(BEHAVIOR),
+            *(_context(name, name in numbers or name == WEIGHT) for name in schema if name not in _NOT_CONTEXT),
+        )
+    )
+    _require_times(table, file)
+    return table
+
+
+def _reasons(has_extra: bool) -> dict[str, pl.Expr]:
+    newest = int(time.time() * 1000) + MILLISECONDS_PER_DAY
+    return {
+        "too many fields": pl.col(EXTRA).is_not_null() if has_extra else pl.lit(False),
+        "missing user_id": pl.col(USER_ID).is_null(),
+        "missing item_id": pl.col(ITEM_ID).is_null(),
+        "missing timestamp": pl.col(TIMESTAMP).is_null(),
+        "unreadable timestamp": pl.col(MILLISECONDS).is_null(),
+        "impossible time": ~pl.col(MILLISECONDS).is_between(MILLISECONDS_PER_DAY, newest),
+    }
+
+
+def _context(name: str, is_number: bool) -> pl.Expr:
+    return text(name).cast(pl.Float32, strict=False) if is_number else text(name).cast(pl.Categorical)
+
+
+def _require_times(table: pl.DataFrame, file: RecognisedFile) -> None:
+    unreadable = table[_SPELLED_TIME].drop_nulls()
+    if len(unreadable) and table[MILLISECONDS].null_count() == len(table):
+        column = next(theirs for theirs, ours in file.names.items() if ours == TIMESTAMP)
+        raise DataError(
+            f"{file.path} has no readable time in its column {column}: the first is {unreadable[0]!r};"
+            f" wanted {ACCEPTED}"
+        )
+
+
+def _notes(table: pl.DataFrame) -> list[str]:
+    notes = []
+    if lacking := table[LACKS_ZONE].sum():
+        notes.append(f"{lacking:,} of {len(table):,} times name no zone; UTC was assumed")
+    if WEIGHT in table.columns and (missing := table[WEIGHT].null_count()):
+        notes.append(f"{missing:,} of {len(table):,} interactions have no weight that is a number")
+    return notes
+
+
+def _usable(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part rows that can be used from those that have a reason not to be."""
+    unusable = table.filter(pl.col(REASON).is_not_null())
+    if len(unusable):  # otherwise there is nothing to copy
+        table = table.filter(pl.col(REASON).is_null())
+    return table.drop(REASON, LACKS_ZONE, _SPELLED_TIME), unusable
+
+
+def _in_order(table: pl.DataFrame) -> pl.DataFrame:
+    """Bring the rows of each user together, in the order of time; many logs are in that order already."""
+    same_user = pl.col(USER_ID) == pl.col(USER_ID).shift(1)
+    in_time = pl.col(MILLISECONDS) >= pl.col(MILLISECONDS).shift(1)
+    num_runs, num_users, is_in_time = table.select(
+        (~same_user).sum() + 1, pl.col(USER_ID).n_unique().alias("users"), (~same_user | in_time).all().alias("in_time")
+    ).row(0)
+    if num_runs == num_users and is_in_time:
+        return table
+    return table.sort(USER_ID, MILLISECONDS, maintain_order=True)
