@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import recloom
 from recloom.config import Tables
 from recloom.dataset import (
     PADDING_INDEX,
@@ -26,7 +24,6 @@ from recloom.dataset import (
     Histories,
     Interaction,
     Split,
-    SplitConfig,
     context_value,
     gather,
     histories_from_interactions,
@@ -51,13 +48,13 @@ from recloom.run_config import EncoderConfig, RunConfig
 from recloom.training import (
     Progress,
     RunRecord,
-    TrainingConfig,
     TrainingResult,
     hardware,
     peak_memory_bytes,
     train,
     versions,
 )
+from recloom.version import __version__
 
 FORMAT_VERSION = 1
 USERS_AT_ONCE = 4_096
@@ -325,7 +322,7 @@ class Recommender:
     def save(self, folder: str | Path) -> None:
         """Write everything that recommending needs into a folder, which takes the place of what was there."""
         tables = {
-            "recloom": {"format": FORMAT_VERSION, "version": recloom.__version__, "model": self.config.model_name},
+            "recloom": {"format": FORMAT_VERSION, "version": __version__, "model": self.config.model_name},
             **self.config.to_toml(),
         }
         with replacing(Path(folder)) as beside:
@@ -359,7 +356,7 @@ class Recommender:
             if facts["format"] != FORMAT_VERSION:
                 raise ArtifactError(
                     f"{folder} is a model of format {facts['format']} written by recloom {facts['version']}, this"
-                    f" recloom {recloom.__version__} reads format {FORMAT_VERSION}; fit it again"
+                    f" recloom {__version__} reads format {FORMAT_VERSION}; fit it again"
                 )
             weights = load_file(folder / "model.safetensors")
             popularity = load_file(folder / "item_vectors.safetensors")["popularity"].numpy()
@@ -547,11 +544,13 @@ def _fit_model(
         key=hashlib.sha256(key.encode()).hexdigest(),
         progress=progress,
     )
+    model.tune(lambda: _validation_ndcg(dataset, model, cases, config.include_seen))
     if not refit or result.stopped == "interrupted":
         return result, model, False
     final = _new_model(dataset, config, text)
     assert isinstance(final, TrainedModel)
     final.prepare(full)
+    final.tune_like(model)
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
     again = train(final, full, rest, validate=None, progress=progress)
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)

@@ -58,21 +58,21 @@ class RunConfig:
         if model not in MODELS:
             raise ConfigError(f"unknown model {model!r}; {suggestion(model, list(MODELS))}")
 
-        def table(config_class: type[Any], name: str, defaults: Mapping[str, Any] | None = None) -> Any:
+        def config_of(config_class: type[Any], name: str, defaults: Mapping[str, Any] | None = None) -> Any:
             return build(config_class, name, settings.get(name, {}), defaults or {})
 
         model_class = MODELS[model]
-        split = table(SplitConfig, "split")
+        split = config_of(SplitConfig, "split")
         include_seen = settings.get("recommend", {}).get("include_seen")
         if include_seen is None:
             include_seen = _people_come_back(dataset, split)
         return cls(
             model_name=model,
-            model=table(model_class.Config, "model", model_class.defaults_for(dataset)),
+            model=config_of(model_class.Config, "model", model_class.defaults_for(dataset)),
             split=split,
-            training=table(TrainingConfig, "training"),
-            encoder=table(EncoderConfig, "encoder"),
-            include_seen=table(_RecommendConfig, "recommend", {"include_seen": include_seen}).include_seen,
+            training=config_of(TrainingConfig, "training"),
+            encoder=config_of(EncoderConfig, "encoder"),
+            include_seen=config_of(_RecommendConfig, "recommend", {"include_seen": include_seen}).include_seen,
         )
 
     def to_toml(self) -> Tables:

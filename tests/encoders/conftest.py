@@ -6,7 +6,28 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = ["the", "toy", "story", "heat", "a", "bug", "life", "pulp", "fiction", "red", "blue", "dress", "shoe", "phone", "手机", "电子", "产品", "great", "film", "of"]
+WORDS = [
+    "the",
+    "toy",
+    "story",
+    "heat",
+    "a",
+    "bug",
+    "life",
+    "pulp",
+    "fiction",
+    "red",
+    "blue",
+    "dress",
+    "shoe",
+    "phone",
+    "手机",
+    "电子",
+    "产品",
+    "great",
+    "film",
+    "of",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run the command line: exit 0; 1 when something failed; 2, after one sentence, for the caller's mistake."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app()
     except InputError as error:
@@ -47,5 +47,7 @@ def _fail(message: object, code: int) -> None:
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
-    messages.print(f"warning: {message}", markup=False, soft_wrap=True)
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    # What other libraries deprecate is nothing a user can act on.
+    if category is UserWarning:
+        messages.print(f"warning: {message}", markup=False, soft_wrap=True)

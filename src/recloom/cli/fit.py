@@ -20,7 +20,7 @@ def fit(
     encoder: Annotated[
         str | None, typer.Option(help="minilm, multilingual, hashing, none, openai:MODEL, a folder or a hub name.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Learn from all interactions in the end, to serve.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Learn from everything in the end, to serve.")] = False,
     budget: Annotated[str | None, typer.Option(help="Most time to train: 90s, 10m, 1h.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="Any option: training.epochs=20. Repeatable.")] = [],  # noqa: B006

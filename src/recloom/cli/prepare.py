@@ -63,7 +63,7 @@ def show_dataset(dataset: Dataset, log: Interactions, catalogue: Entities | None
         messages.print("note: no catalogue given (--items); items are known by their ids alone", soft_wrap=True)
     if dataset.num_interactions < SMALL:
         messages.print(
-            f"warning: {dataset.num_interactions:,} interactions are too few to learn habits from or to measure anything;"
+            f"warning: {dataset.num_interactions:,} interactions are too few to learn habits or measure anything;"
             f" expect sensible lists from about {SMALL:,} on",
             soft_wrap=True,
         )

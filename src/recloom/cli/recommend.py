@@ -1,6 +1,7 @@
 """`recloom recommend`: a model and somebody's history to what comes next."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,11 @@ from recloom.files import replacing
 from recloom.recommender import RankedList, Recommendation, Recommender
 
 SHOWN_HISTORY = 5
-_WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parquet, ".jsonl": pl.DataFrame.write_ndjson}
+_WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
+    ".csv": pl.DataFrame.write_csv,
+    ".parquet": pl.DataFrame.write_parquet,
+    ".jsonl": pl.DataFrame.write_ndjson,
+}
 
 
 def recommend(
@@ -28,7 +33,7 @@ def recommend(
     context: Annotated[list[str], typer.Option(help="The situation now: location=Shanghai. Repeatable.")] = [],  # noqa: B006
     items: Annotated[str | None, typer.Option(help="Catalogue rows to know beside the model's: new items.")] = None,
     include_seen: Annotated[bool | None, typer.Option(help="Whether items of the history may come again.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write query_id, rank, item_id, score: .csv, .parquet, .jsonl.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the lists: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
     """Recommend what comes next."""
     if sum([user is not None, history is not None, histories is not None, all_users]) != 1:
@@ -90,7 +95,9 @@ def _answer_file(recommender: Recommender, path: Path, options: dict[str, Any]) 
             raise DataError(
                 f'line {number} of {path} is not a query ({error}); wanted {{"query_id": "...", "history": ["item"]}}'
             ) from None
-        answer = recommender.recommend_histories([history], **(options | ({"context": own_context} if own_context else {})))
+        answer = recommender.recommend_histories(
+            [history], **(options | ({"context": own_context} if own_context else {}))
+        )
         lists += answer
     if not queries:
         raise DataError(f"{path} holds no query; wanted one JSON object a line")

@@ -2,7 +2,14 @@
 
 from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn
 from recloom.dataset.dataset import FILE_NAME, Dataset
-from recloom.dataset.sequences import Histories, Interaction, context_value, gather, histories_from_interactions, windows
+from recloom.dataset.sequences import (
+    Histories,
+    Interaction,
+    context_value,
+    gather,
+    histories_from_interactions,
+    windows,
+)
 from recloom.dataset.splits import Cases, Protocol, Segments, Split, SplitConfig, Ties, split_dataset
 from recloom.dataset.vocabulary import PADDING_INDEX, Vocabulary
 

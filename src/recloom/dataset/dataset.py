@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 import polars as pl
 
-import recloom
 from recloom.dataset.columns import (
     CategoryColumn,
     ContextColumn,
@@ -36,6 +35,7 @@ from recloom.events import (
     read_tables,
 )
 from recloom.files import replacing
+from recloom.version import __version__
 
 FILE_NAME = "dataset.h5"
 FORMAT_VERSION = 1
@@ -65,7 +65,7 @@ class Dataset:
             raise ArtifactError(f"{path} is an HDF5 file but not a recloom dataset; make one with: recloom prepare")
         if attributes["version"] != FORMAT_VERSION:
             raise ArtifactError(
-                f"{path} has dataset format {attributes['version']}, recloom {recloom.__version__} reads"
+                f"{path} has dataset format {attributes['version']}, recloom {__version__} reads"
                 f" {FORMAT_VERSION}; prepare it again"
             )
         self.fingerprint: str = attributes["fingerprint"]
@@ -135,7 +135,7 @@ class Dataset:
         del user_index
         with replacing(path) as beside, h5py.File(beside, "w") as file:
             file.attrs["format"], file.attrs["version"] = "recloom-dataset", FORMAT_VERSION
-            file.attrs["created_by"] = f"recloom {recloom.__version__}"
+            file.attrs["created_by"] = f"recloom {__version__}"
             file.attrs["num_interactions"] = len(item_index)
             item_vocabulary.write(file, "item_ids")
             user_vocabulary.write(file, "user_ids")

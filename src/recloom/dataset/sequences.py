@@ -150,9 +150,7 @@ def histories_from_interactions(
         length = len(history)
         item_index_BL[row, :length] = dataset.items.indices_of(i.item_id for i in history)
         timestamp_BL[row, :length] = np.maximum.accumulate([i.timestamp for i in history] or [0])[:length]
-        spelled = [
-            dataset.behavior.vocabulary.index_of(i.behavior) if i.behavior else usual_behavior for i in history
-        ]
+        spelled = [dataset.behavior.vocabulary.index_of(i.behavior) if i.behavior else usual_behavior for i in history]
         behavior_index_BL[row, :length] = spelled
         for name, column in dataset.context.items():
             context_BL[name][row, :length] = [context_value(column, i.context.get(name)) for i in history]

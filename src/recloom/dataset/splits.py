@@ -16,6 +16,8 @@ from recloom.errors import ConfigError
 Protocol = Literal["temporal", "leave-one-out"]
 Ties = Literal["strict", "file"]
 SECONDS_PER_DAY = 86_400
+VALIDATION_TIMES = 10
+"""Times at which temporal validation asks what comes next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class Cases:
-    """Questions "what comes next?" with their answers, as positions in the dataset's flat arrays. Each of shape (n,)."""
+    """Questions "what comes next?" and their answers: positions in the dataset's flat arrays, each of shape (n,)."""
 
     user_index: np.ndarray
     history_start: np.ndarray
@@ -78,7 +80,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class Segments:
-    """For each user index, the stretch of interactions to learn from: positions `start` to `end`. Shape (users + 1,)."""
+    """The stretch of interactions to learn from of each user index: positions `start` to `end`, shape (users + 1,)."""
 
     start: np.ndarray
     end: np.ndarray
@@ -138,7 +140,7 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
     test_start = _ends_before(dataset, split_time)
     full_end = end if config.everything else test_start
     test, unusable = _cases(start, test_start, target=test_start, until=end)
-    validation, _ = _cases(start, train_end, target=train_end, until=full_end)
+    validation = _asked_often(dataset, config, validation_time, start, full_end)
     return Split(
         train=_recent(dataset, Segments(start, train_end), config, validation_time),
         full=_recent(dataset, Segments(start, full_end), config, split_time),
@@ -147,6 +149,27 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
         unusable_users=unusable,
         split_time=split_time,
     )
+
+
+def _asked_often(dataset: Dataset, config: SplitConfig, since: int, start: np.ndarray, until: np.ndarray) -> Cases:
+    """Ask, at several times from `since` on, for each user's first interaction after that time.
+
+    A single time asks so few users of a small log that chance would decide when to stop.
+    """
+    times = np.sort(dataset.timestamp[_later_than(dataset, since, until)])
+    asked = []
+    for time in np.unique(times[(np.arange(VALIDATION_TIMES) * len(times)) // VALIDATION_TIMES]) if len(times) else []:
+        target = _ends_before(dataset, int(time))
+        cases, _ = _cases(start, target, target, until)
+        asked.append(np.stack([cases.user_index, cases.history_start, cases.history_end, cases.target]))
+    distinct = np.unique(np.concatenate(asked, axis=1), axis=1) if asked else np.zeros((4, 0), dtype=np.int64)
+    return Cases(*distinct)
+
+
+def _later_than(dataset: Dataset, since: int, until: np.ndarray) -> np.ndarray:
+    """Return the positions of interactions at or after `since` and before each user's `until`."""
+    first = _ends_before(dataset, since)
+    return expand_ranges(first, np.maximum(first, until))
 
 
 def _split_times(timestamp: np.ndarray, config: SplitConfig) -> tuple[int, int]:

@@ -5,6 +5,7 @@ open in milliseconds this way.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -24,4 +25,4 @@ def read_texts(group: h5py.Group) -> list[str]:
     """Read what `write_texts` stored."""
     offsets = group["offsets"][:].tolist()
     utf8 = group["utf8"][:].tobytes()
-    return [utf8[start:end].decode() for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [utf8[start:end].decode() for start, end in pairwise(offsets)]

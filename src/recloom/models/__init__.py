@@ -7,9 +7,7 @@ from recloom.models.popular import Popular, PopularRecent
 from recloom.models.ranking import Ranker, Rankings
 from recloom.models.weave import Weave
 
-MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (Weave, LMFusion, Popular, PopularRecent, Content)
-}
+MODELS: dict[str, type[Model]] = {model.name: model for model in (Weave, LMFusion, Popular, PopularRecent, Content)}
 """Every model by the name users call it."""
 
 __all__ = [

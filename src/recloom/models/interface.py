@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from recloom.dataset import Dataset, Histories, Segments
+
+SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class TrainingData:
     dataset: Dataset
     segments: Segments
 
-    def item_counts(self) -> np.ndarray:
-        """Return how often each item occurs, by item index; shape (I,), int64."""
-        items = self.dataset.item_index[self.segments.positions()]
+    def item_counts(self, days: float = np.inf) -> np.ndarray:
+        """Return how often each item occurs in the last so many days, by item index; shape (I,), int64."""
+        positions = self.segments.positions()
+        items, times = self.dataset.item_index[positions], self.dataset.timestamp[positions]
+        items = items[times > times.max(initial=0) - days * SECONDS_PER_DAY]
         return np.bincount(items, minlength=len(self.dataset.items) + 1)
 
 
@@ -90,6 +93,12 @@ class TrainedModel(Model):
     def prepare(self, data: TrainingData) -> None:
         """Take from the data what training needs beforehand, for instance how often each item occurs."""
 
+    def tune(self, validate: Callable[[], float]) -> None:
+        """Choose what is not learned by gradient steps so that `validate`, which scores the model as it is, is highest."""
+
+    def tune_like(self, other: "TrainedModel") -> None:
+        """Take over what `tune` chose for another model of the same class."""
+
     @abstractmethod
     def loss(self, histories: Histories) -> Tensor:
         """Return the mean loss of predicting every interaction of each history from those before it.
@@ -100,6 +109,6 @@ class TrainedModel(Model):
 
 
 def usual_length(dataset: Dataset) -> int:
-    """Return how many interactions a sequence model has to read to see most histories whole: between 20 and 200."""
+    """Return how many interactions a sequence model has to read to see most histories whole: between 20 and 50."""
     lengths = np.diff(dataset.user_offsets)[1:]
-    return int(np.clip(np.quantile(lengths, 0.9), 20, 200)) if len(lengths) else 20
+    return int(np.clip(np.quantile(lengths, 0.9), 20, 50)) if len(lengths) else 20

@@ -9,6 +9,7 @@
 Shapes: B histories, L steps, N targets, I catalogue (with the padding row), D width, E width of text embeddings.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,7 @@ from recloom.errors import ConfigError
 from recloom.models.interface import ItemText, TrainedModel, TrainingData
 from recloom.models.weave import MOST_CONTEXT_VALUES
 
-HEADS: dict[str, type[nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+HEADS: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @dataclass(frozen=True, kw_only=True)

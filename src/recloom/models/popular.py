@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from recloom.dataset import Dataset, Histories
 from recloom.errors import ConfigError
 from recloom.models.interface import CountedModel, ItemText, TrainingData
-
-SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +72,6 @@ class PopularRecent(_ByCount):
         self.config = config
 
     def count(self, data: TrainingData) -> None:
-        positions = data.segments.positions()
-        times, items = data.dataset.timestamp[positions], data.dataset.item_index[positions]
-        recent = times > times.max(initial=0) - self.config.days * SECONDS_PER_DAY
-        counts = data.item_counts()
-        recent_counts = np.bincount(items[recent], minlength=len(counts))
+        counts, recent_counts = data.item_counts(), data.item_counts(self.config.days)
         # Less than one recent interaction can weigh, so that it only decides between equals.
         self.count_I = torch.from_numpy(recent_counts + counts / (counts.max() + 1)).float()

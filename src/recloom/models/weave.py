@@ -4,8 +4,9 @@ Shapes: B histories, L steps, N targets, C candidates, I catalogue (with the pad
 text embeddings, F width of whitened ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,9 +18,13 @@ from recloom.errors import ConfigError
 from recloom.models.interface import ItemText, TrainedModel, TrainingData, usual_length
 from recloom.models.text_features import Whitening
 
-NETWORKS: dict[str, type[nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+NETWORKS: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 GAP_BUCKETS = 32
 """Time gaps are told apart by their power of two, in seconds: 2^31 s is 68 years."""
+PRIOR_DAYS = (7.0, 30.0, np.inf)
+"""Windows before the end of training in which popularity is counted, in days."""
+PRIOR_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""How much the log of a count may add to a score; validation chooses, nothing included."""
 MOST_CONTEXT_VALUES = 1_000
 """A column with more different words than this is an id of something (a session, a request), not context."""
 
@@ -68,7 +73,8 @@ class Weave(TrainedModel):
     An item's vector is the sum of an id embedding and a linear map of its whitened text embedding. The id part
     of an item without training interactions is zero, so a new item is placed by its text alone, and
     `id_dropout` makes the network used to that. An interaction adds what it was (view, purchase, ...), how
-    long after the one before it came, and its context.
+    long after the one before it came, and its context. Popularity, mostly recent popularity, is added to the score
+    as far as validation wants it.
 
     Departures from GRU4Rec (Hidasi et al. 2016, https://arxiv.org/abs/1511.06939): input and output share item
     vectors, scores are cosines, negatives are shared by the whole batch and drawn uniformly from the items seen in
@@ -79,6 +85,8 @@ class Weave(TrainedModel):
     Config = WeaveConfig
     text_IE: Tensor
     seen_I: Tensor
+    prior_IW: Tensor
+    prior_weight_W: Tensor
 
     def __init__(self, config: WeaveConfig, dataset: Dataset, text: ItemText | None) -> None:
         super().__init__()
@@ -87,6 +95,8 @@ class Weave(TrainedModel):
         num_items, width = len(dataset.items), config.embedding_dim
         self.ids = nn.Embedding(num_items + 1, width, padding_idx=PADDING_INDEX)
         self.register_buffer("seen_I", torch.zeros(num_items + 1, dtype=torch.bool))
+        self.register_buffer("prior_IW", torch.zeros(num_items + 1, len(PRIOR_DAYS)))
+        self.register_buffer("prior_weight_W", torch.zeros(len(PRIOR_DAYS)))
         if text is not None and config.text_dim > 0:
             embedding_dim = text.vectors_IE.shape[1]
             feature_dim = min(config.text_dim, embedding_dim)
@@ -110,7 +120,9 @@ class Weave(TrainedModel):
             elif len(column.vocabulary) <= MOST_CONTEXT_VALUES:
                 self.context_words[key] = nn.Embedding(len(column.vocabulary) + 1, width, padding_idx=PADDING_INDEX)
         for embedding in (self.behaviors, self.gaps, *self.context_words.values()):
-            nn.init.zeros_(embedding.weight)  # an item is what it is until its circumstances prove to matter
+            nn.init.zeros_(
+                cast(nn.Embedding, embedding).weight
+            )  # an item is what it is until its circumstances prove to matter
         self.dropout = nn.Dropout(config.dropout)
         self.network = NETWORKS[config.network](width, config.hidden_dim, config.num_layers, batch_first=True)
         self.to_query = nn.Linear(config.hidden_dim, width)
@@ -121,17 +133,35 @@ class Weave(TrainedModel):
 
     def prepare(self, data: TrainingData) -> None:
         self.seen_I = torch.from_numpy(data.item_counts() > 0)
+        counts_WI = [data.item_counts(days) for days in PRIOR_DAYS]
+        self.prior_IW = torch.from_numpy(np.log1p(np.stack(counts_WI, axis=1))).float()
         if self.whitening is not None:
             has_text_I = self.text_IE.abs().amax(dim=1) > 0
             self.whitening.fit(self.text_IE[self.seen_I & has_text_I])
 
+    def tune(self, validate: Callable[[], float]) -> None:
+        choices = [torch.zeros(len(PRIOR_DAYS))]
+        choices += [weight * unit_W for unit_W in torch.eye(len(PRIOR_DAYS)) for weight in PRIOR_WEIGHTS]
+        scores = []
+        for self.prior_weight_W in choices:
+            scores.append(validate())
+        self.prior_weight_W = choices[int(np.argmax(scores))]
+
+    def tune_like(self, other: TrainedModel) -> None:
+        assert isinstance(other, Weave)
+        self.prior_weight_W = other.prior_weight_W.clone()
+
     def item_vectors(self) -> Tensor:
-        return functional.normalize(self._items(torch.arange(len(self.seen_I))), dim=1, eps=1e-6)
+        # The prior is one more coordinate, against which every query holds 1: still one inner product.
+        cosine_ID = functional.normalize(self._items(torch.arange(len(self.seen_I))), dim=1, eps=1e-6)
+        prior_I1 = (self.prior_IW @ self.prior_weight_W)[:, None]
+        return torch.cat([cosine_ID / self.config.temperature, prior_I1], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
         hidden_BLD = self._read(histories)
         last_B = torch.from_numpy(histories.length_B) - 1
-        return self._normalized_queries(hidden_BLD[torch.arange(len(last_B)), last_B])
+        query_BD = self._normalized_queries(hidden_BLD[torch.arange(len(last_B)), last_B])
+        return torch.cat([query_BD, torch.ones_like(query_BD[:, :1])], dim=1)
 
     def loss(self, histories: Histories) -> Tensor:
         item_index_BL = torch.from_numpy(histories.item_index_BL).long()

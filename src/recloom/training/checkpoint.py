@@ -55,9 +55,7 @@ def save_checkpoint(
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=facts)
 
 
-def load_checkpoint(
-    path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> TrainingState | None:
+def load_checkpoint(path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
     """Put a run back where its checkpoint left it.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-import recloom
+from recloom.version import __version__
 
 BYTES_PER_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -48,7 +48,7 @@ def peak_memory_bytes() -> int:
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     packages = ("torch", "transformers", "numpy", "polars")
-    return {"recloom": recloom.__version__, "python": platform.python_version()} | {p: version(p) for p in packages}
+    return {"recloom": __version__, "python": platform.python_version()} | {p: version(p) for p in packages}
 
 
 def hardware() -> dict[str, Any]:

@@ -29,7 +29,7 @@ class TrainingConfig:
     """Most passes over the training data."""
     patience: int = 8
     """Training stops after so many epochs without a better NDCG@10 on validation."""
-    batch_size: int = 2_048
+    batch_size: int = 1_024
     """Interactions that make one gradient step, about: short histories share a batch with many, long ones with few."""
     stride: int | None = None
     """Interactions between the ends of neighbouring windows of a long history. Unset: no overlap."""
@@ -39,7 +39,7 @@ class TrainingConfig:
     """Decay of AdamW."""
     gradient_clip: float = 5.0
     """Largest norm of a gradient; longer ones are scaled down."""
-    validation_cases: int = 5_000
+    validation_cases: int = 2_000
     """Most users that validation asks, chosen at random once; what decides when to stop need not ask everybody."""
     refit: bool | None = None
     """Train again, for the number of epochs found best, on validation too. Unset: where validation is newer than
