@@ -59,6 +59,8 @@ from recloom.version import __version__
 FORMAT_VERSION = 1
 USERS_AT_ONCE = 4_096
 FEW_CASES = 30
+UNVALIDATED_EPOCHS = 20
+"""How long to train where there is nobody to ask whether it helps."""
 CACHE_NAME = "embeddings.h5"
 
 
@@ -530,7 +532,8 @@ def _fit_model(
     if len(split.validation) == 0:
         # Too little data to hold validation out: train as long as the config says, on everything.
         model.prepare(full)
-        return train(model, full, training, validate=None, progress=progress), model, True
+        guess = replace(training, epochs=min(training.epochs, UNVALIDATED_EPOCHS))
+        return train(model, full, guess, validate=None, progress=progress), model, True
     model.prepare(train_part)
     search = replace(training, budget=training.budget * 0.55) if training.budget and refit else training
     key = f"{dataset.fingerprint} {config.to_toml()}"

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -50,20 +49,11 @@ def save_tokenizer(folder: Path, *, adds_special_tokens: bool) -> None:
     ).save_pretrained(folder)
 
 
-def save_pooling(folder: Path, mode: str, *, normalize: bool) -> None:
-    """Write what sentence-transformers writes beside a model."""
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]
-    (folder / "modules.json").write_text(
-        json.dumps([{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules])
-    )
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(
-        json.dumps({"pooling_mode_mean_tokens": False, f"pooling_mode_{mode}": True})
-    )
-
-
-def make_bert(folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory) -> Path:
+    """A BERT with random weights, without pooler and without a word on pooling."""
     torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
     config = BertConfig(
         vocab_size=len(WORDS) + 4,
         hidden_size=16,
@@ -76,12 +66,6 @@ def make_bert(folder: Path) -> Path:
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     save_tokenizer(folder, adds_special_tokens=True)
     return folder
-
-
-@pytest.fixture(scope="session")
-def bert_folder(tmp_path_factory) -> Path:
-    """A BERT with random weights, without pooler and without a word on pooling."""
-    return make_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,9 @@ def test_every_text_with_a_character_has_a_unit_vector():
 
 
 def test_vectors_are_the_same_in_another_process():
-    code = "from recloom.encoders import load_encoder as l; print(l('hashing').encode(['red 手机'])[0].nonzero()[0].tolist())"
+    code = (
+        "from recloom.encoders import load_encoder;"
+        "print(load_encoder('hashing').encode(['red 手机'])[0].nonzero()[0].tolist())"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == str(ENCODER.encode(["red 手机"])[0].nonzero()[0].tolist())

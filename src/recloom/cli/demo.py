@@ -18,6 +18,7 @@ from recloom.recommender import Recommender
 SAMPLE = "ml-100k"
 MODELS = ("popular-recent", "content", "weave")
 PROTOCOLS = ("temporal", "leave-one-out")
+MOST_SECONDS = 50.0  # to train one model: the whole demo stays a matter of minutes on two old cores
 SHOWN_USERS = ("1", "405")
 NEW_HISTORY = ("50", "172", "181")  # the three Star Wars films
 
@@ -42,7 +43,10 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for data, models and res
         for model in MODELS:
             with ShownProgress() as progress:
                 recommender = Recommender.fit(
-                    dataset, model, settings={"split": {"protocol": protocol}}, progress=progress
+                    dataset,
+                    model,
+                    settings={"split": {"protocol": protocol}, "training": {"budget": MOST_SECONDS}},
+                    progress=progress,
                 )
             recommender.save(out / f"{model}-{protocol}")
             evaluations[model, protocol] = recommender.evaluate([10])

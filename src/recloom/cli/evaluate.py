@@ -44,11 +44,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
         table.add_column(f"@{cutoff}", justify="right")
     for name in METRICS:
         cells = [evaluation.metrics[f"{name}@{cutoff}"] for cutoff in cutoffs]
-        table.add_row(name, *(f"{cell.mean:.4f} ({cell.low:.4f} to {cell.high:.4f})" for cell in cells))
+        table.add_row(name, *(f"{cell.mean:.4f} ±{(cell.high - cell.low) / 2:.4f}" for cell in cells))
     console.print(table)
     left_out = f"; {evaluation.unusable_users:,} without history not asked" if evaluation.unusable_users else ""
     console.print(
         f"{evaluation.num_cases:,} users asked{left_out}; full ranking in {evaluation.seconds:.2f} s;"
-        " intervals: 95 % bootstrap over users",
+        " ±: half the 95 % bootstrap interval over users",
         soft_wrap=True,
     )

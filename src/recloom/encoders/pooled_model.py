@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recloom.encoders.fused_bert import FusedBert, can_fuse
 from recloom.encoders.pipeline import Pipeline
 from recloom.errors import ArtifactError
 
@@ -63,6 +64,8 @@ def load_pooled_model(folder: Path, pipeline: Pipeline, **options: Any) -> Poole
 
 def reader(model: PooledModel, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from token ids to vectors, which threads may call at once."""
+    if device == "cpu" and can_fuse(model.language_model):
+        model = PooledModel(FusedBert(model.language_model), model.pipeline).eval()
     model.to(device)
 
     def read(token_BL: np.ndarray) -> np.ndarray:

@@ -30,9 +30,11 @@ class Whitening(nn.Module):
         covariance_EE = centred_NE.T @ centred_NE / max(1, len(centred_NE) - 1)
         variance_E, direction_EE = torch.linalg.eigh(covariance_EE)
         variance_F, direction_EF = variance_E.flip(0)[:feature_dim], direction_EE.flip(1)[:, :feature_dim]
-        # Fewer items than directions leave directions without variance; scaling those up would make noise of them.
-        scale_F = torch.where(variance_F > 1e-6 * variance_F.max(), variance_F.clamp_min(1e-12).rsqrt(), 0.0)
-        self.projection_EF = (direction_EF * scale_F).float()
+        # From few items the variances are guesses, and evening them out would make all items equally unlike: the
+        # fewer items, the more each direction keeps its length (shrinkage towards the mean variance).
+        trust = len(centred_NE) / (len(centred_NE) + feature_dim)
+        variance_F = trust * variance_F + (1 - trust) * variance_F.mean()
+        self.projection_EF = (direction_EF * variance_F.clamp_min(1e-12).rsqrt()).float()
 
     def forward(self, embeddings_NE: Tensor) -> Tensor:
         """Return features of shape (N, F); all zero for an item without text."""
