@@ -91,8 +91,8 @@ def report(
         "# Reading item titles",
         "",
         f"The {num_texts:,} different titles of amazon-beauty-2014, read by the packaged all-MiniLM-L6-v2 with at most",
-        f"{MAX_TOKENS} tokens each, tokenising included; mean pooling and normalisation, as the model's own pipeline says.",
-        "sentence-transformers runs with its defaults. Ratio: its time over ours. Written by `encoding_speed.py`.",
+        f"{MAX_TOKENS} tokens each, tokenising included; mean pooling and normalisation, as the model's own pipeline",
+        "says. sentence-transformers runs with its defaults. Ratio: its time over ours. Written by `encoding_speed.py`.",
         "",
         f"| reader | seconds, all {num_texts:,} | ratio | median ratio of {len(alternating)} alternating runs on"
         f" {sample_size:,} (least, most) | cosine to sentence-transformers: mean, least |",
@@ -109,7 +109,7 @@ def report(
         [
             *lines,
             "",
-            f"A second run, every title in the cache: {again[0]:.2f} s with loading the encoder and verifying its weights.",
+            f"A second run, every title in the cache: {again[0]:.2f} s with loading the encoder and verifying weights.",
             f"With one new title: {again[1]:.2f} s, most of it for loading the language model.",
             "",
             f"Machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads,"

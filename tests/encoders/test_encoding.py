@@ -7,6 +7,7 @@ import pytest
 
 from recloom.encoders import check_embeddings, encode_texts, encoding, load_encoder
 from recloom.encoders.cache import EmbeddingCache
+from recloom.encoders.checks import check_alignment
 from recloom.errors import EncodingError
 
 TEXTS = [f"item number {n} {['red', 'blue', 'green'][n % 3]}" for n in range(50)]
@@ -238,3 +239,18 @@ def test_good_embeddings_pass_the_check():
         warnings.simplefilter("error")
         check_embeddings(load_encoder("hashing").encode(TEXTS), TEXTS)
         check_embeddings(np.zeros((0, 3), dtype=np.float32), [])
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.01], ids=["usual", "in a narrow cone"])
+def test_alignment_allows_for_rounding_but_not_for_swapped_rows_however_close_vectors_lie(spread):
+    random = np.random.default_rng(0)
+    exact = (1.0 + spread * random.normal(size=(50, 64))).astype(np.float32)
+
+    class Rounding:
+        def encode(self, texts, *, progress=None):
+            rows = [TEXTS.index(text) for text in texts]
+            return exact[rows] + np.float32(0.1 * spread) * random.normal(size=(len(texts), 64)).astype(np.float32)
+
+    check_alignment(Rounding(), exact, TEXTS)
+    with pytest.raises(EncodingError, match="rows are out of order"):
+        check_alignment(Rounding(), np.roll(exact, 1, axis=0), TEXTS)

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -32,10 +29,5 @@ def test_every_text_with_a_character_has_a_unit_vector():
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
 
 
-def test_vectors_are_the_same_in_another_process():
-    code = (
-        "from recloom.encoders import load_encoder;"
-        "print(load_encoder('hashing').encode(['red 手机'])[0].nonzero()[0].tolist())"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == str(ENCODER.encode(["red 手机"])[0].nonzero()[0].tolist())
+def test_a_word_is_hashed_to_the_same_places_in_every_process_and_version():
+    assert ENCODER.encode(["red"])[0].nonzero()[0].tolist() == [179, 269, 310, 316, 327, 351]

@@ -54,7 +54,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for data, models and res
     _show_comparison(evaluations, seconds)
 
     _heading("4. Recommendations (recloom recommend)")
-    recommender = Recommender.load(out / f"weave-{PROTOCOLS[0]}")
+    recommender = Recommender.load(out / f"weave-{PROTOCOLS[1]}")
     for user in SHOWN_USERS:
         show_history(recommender, user)
         show_list(f"Next for user {user}", recommender.recommend(user, k=5).items)

@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import h5py
@@ -50,7 +51,7 @@ class Dataset:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary: TemporaryDirectory[str] | None = None
+        self._temporary: _TemporaryFolder | None = None
         self._has_own_items = False  # True where the catalogue differs from the file's
         try:
             with h5py.File(path, "r") as file:
@@ -121,8 +122,8 @@ class Dataset:
 
         Beside `dataset.h5`, `rejects.csv` lists the rows of the log that were left out and `report.json` counts them.
         """
-        temporary = TemporaryDirectory(prefix="recloom-") if out is None else None
-        path = Path(temporary.name if temporary else str(out)) / FILE_NAME
+        temporary = _TemporaryFolder() if out is None else None
+        path = (temporary.path if temporary else Path(str(out))) / FILE_NAME
         catalogue = items.table if items else pl.DataFrame(schema={"item_id": pl.String})
         item_vocabulary, item_index = encode_categories(
             log.table["item_id"], first=Vocabulary(catalogue["item_id"].to_list())
@@ -246,6 +247,14 @@ class Dataset:
                 return what(file)
         except (OSError, KeyError) as error:
             raise ArtifactError(f"{self.path} is damaged ({error}); prepare it again") from None
+
+
+class _TemporaryFolder:
+    """A folder that lives as long as some dataset refers to it."""
+
+    def __init__(self) -> None:
+        self.path = Path(mkdtemp(prefix="recloom-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _aligned(table: pl.DataFrame | None, vocabulary: Vocabulary, key: str) -> pl.DataFrame:

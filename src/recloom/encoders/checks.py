@@ -12,8 +12,10 @@ SAME_VECTOR_SAMPLE = 10_000
 SAME_VECTOR_SHARE = 0.5
 SMALLEST_SAMPLE = 20
 """Among fewer distinct texts than this, equal vectors may be chance."""
-SAME_TEXT_COSINE = 0.98
-"""Two encodings of one text are at least this close, with 8-bit weights and in any batch."""
+COMPARED_ROWS = 1000
+OWN_DISTANCE_SHARE = 0.5
+"""Of the usual distance between texts: a text encoded again came within 0.2 of it, with 8-bit weights too."""
+ROUNDING = 1e-4
 
 
 def check_embeddings(vectors: np.ndarray, texts: Sequence[str]) -> None:
@@ -46,19 +48,32 @@ def check_embeddings(vectors: np.ndarray, texts: Sequence[str]) -> None:
 
 
 def check_alignment(encoder: Encoder, vectors: np.ndarray, texts: Sequence[str], sample_size: int = 3) -> None:
-    """Encode a few texts again, drawn at random, and compare.
+    """Encode a few texts again, drawn at random, and compare each with its row and with other rows.
+
+    How near is near depends on the encoder, whose vectors may all lie close together, and 8-bit weights give
+    a text a slightly different vector in another batch; so the distance to the text's own row is measured
+    against the usual distance to the others.
+
+    Args:
+        encoder: What gave the vectors.
+        vectors: One row for each text, shape (N, E).
+        texts: At least two different texts.
+        sample_size: How many of them are encoded again.
 
     Raises:
         EncodingError: A row is not the vector of its text.
     """
-    rows = np.random.default_rng(len(texts)).choice(len(texts), min(sample_size, len(texts)), replace=False)
-    again = encoder.encode([texts[row] for row in rows])
-    for row, vector in zip(rows.tolist(), again, strict=True):
-        cosine = float(vector @ vectors[row] / max(np.linalg.norm(vector) * np.linalg.norm(vectors[row]), 1e-12))
-        if not cosine >= SAME_TEXT_COSINE:
+    random = np.random.default_rng(len(texts))
+    rows = random.choice(len(texts), min(sample_size, len(texts)), replace=False)
+    others = random.choice(len(texts), min(COMPARED_ROWS, len(texts)), replace=False)
+    for row, again in zip(rows.tolist(), encoder.encode([texts[row] for row in rows]), strict=True):
+        to_own = float(np.linalg.norm(vectors[row] - again))
+        usual = float(np.median(np.linalg.norm(vectors[others[others != row]] - again, axis=1)))
+        if to_own > OWN_DISTANCE_SHARE * usual + ROUNDING:
             raise EncodingError(
-                f"row {row} is not the vector of its text {_short(texts[row])}: encoded again, their cosine is"
-                f" {cosine:.3f}; rows are out of order, or the cache is another encoder's"
+                f"row {row} is not the vector of its text {_short(texts[row])}: encoded again, it lies {to_own:.3f}"
+                f" from its row and usually {usual:.3f} from others; rows are out of order, or the cache is another"
+                " encoder's"
             )
 
 

@@ -3,7 +3,7 @@
 Shapes: B texts, L tokens in each, D width, H heads, W width of a head.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional
 def can_fuse(model: Any) -> bool:
     """Whether `FusedBert` computes what this model does, on this machine."""
     return (
-        torch.backends.mkldnn.is_available()
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and type(model).__name__ == "BertModel"
         and model.config.hidden_act == "gelu"
         and not model.config.is_decoder
@@ -63,7 +63,7 @@ class _FusedLayer(nn.Module):
         read_BHLW = functional.scaled_dot_product_attention(query_BHLW, key_BHLW, value_BHLW)
         read_BLD = read_BHLW.transpose(1, 2).reshape(batch, length, width)
         hidden_BLD = self.attention_norm(self.attention_output(read_BLD).add_(hidden_BLD))
-        return self.output_norm(self.narrow(self.widen(hidden_BLD)).add_(hidden_BLD))  # type: ignore[no-any-return]
+        return cast("Tensor", self.output_norm(self.narrow(self.widen(hidden_BLD)).add_(hidden_BLD)))
 
 
 class _PackedLinear(nn.Module):
@@ -79,6 +79,4 @@ class _PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat([layer.weight.detach() for layer in layers]))
 
     def forward(self, input_BLD: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(  # type: ignore[no-any-return]
-            input_BLD, self.packed, self.bias, self.activation, [], "none"
-        )
+        return torch.ops.mkldnn._linear_pointwise(input_BLD, self.packed, self.bias, self.activation, [], "none")

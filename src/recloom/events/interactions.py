@@ -48,7 +48,7 @@ def read_interactions(
 ) -> Interactions:
     """Read what people did.
 
-    Times before 1970-01-02 or more than a day in the future are impossible and left out, as are rows without user,
+    Times up to 1970 or more than a day in the future are impossible and left out, as are rows without user,
     item or readable time, and rows with more fields than the header.
 
     Args:
@@ -133,7 +133,7 @@ def _reasons(has_extra: bool) -> dict[str, pl.Expr]:
         "missing item_id": pl.col(ITEM_ID).is_null(),
         "missing timestamp": pl.col(TIMESTAMP).is_null(),
         "unreadable timestamp": pl.col(MILLISECONDS).is_null(),
-        "impossible time": ~pl.col(MILLISECONDS).is_between(MILLISECONDS_PER_DAY, newest),
+        "impossible time": ~pl.col(MILLISECONDS).is_between(1, newest),
     }
 
 

@@ -74,6 +74,10 @@ class Model(nn.Module):
     def item_vectors(self) -> Tensor:
         """Return one vector an item, shape (I, D), the padding row included."""
 
+    def similarity_vectors(self) -> Tensor:
+        """Return what to compare items with each other by, shape (I, D): vectors without what popularity adds."""
+        return self.item_vectors()
+
     @abstractmethod
     def queries(self, histories: Histories) -> Tensor:
         """Return one query a history, none of which is empty; shape (B, D)."""
@@ -94,7 +98,7 @@ class TrainedModel(Model):
         """Take from the data what training needs beforehand, for instance how often each item occurs."""
 
     def tune(self, validate: Callable[[], float]) -> None:
-        """Choose what is not learned by gradient steps so that `validate`, which scores the model as it is, is highest."""
+        """Choose what gradient steps do not learn, so that the model as it is scores highest by `validate`."""
 
     def tune_like(self, other: "TrainedModel") -> None:
         """Take over what `tune` chose for another model of the same class."""

@@ -88,6 +88,9 @@ class LMFusion(TrainedModel):
         bias_I1 = self.to_scores.bias.masked_fill(~self.seen_I, -1e4)[:, None]
         return torch.cat([self.to_scores.weight, bias_I1], dim=1)
 
+    def similarity_vectors(self) -> Tensor:
+        return self.to_scores.weight
+
     def queries(self, histories: Histories) -> Tensor:
         hidden_BLD = self._read(histories)
         last_B = torch.from_numpy(histories.length_B) - 1

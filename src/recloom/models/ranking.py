@@ -82,9 +82,9 @@ class Ranker:
 
     def neighbours(self, item_index: int, k: int) -> Rankings:
         """Return the k items whose vectors have the highest cosine with an item's, itself left out."""
-        vector_D = self._items_DI[:, item_index]
-        norm_I = self._items_DI.norm(dim=0).clamp_min(1e-12)
-        cosine_1I = ((vector_D @ self._items_DI) / norm_I / norm_I[item_index]).float()[None]
+        with torch.no_grad():
+            unit_ID = torch.nn.functional.normalize(self._model.similarity_vectors(), dim=1)
+        cosine_1I = (unit_ID @ unit_ID[item_index]).float()[None]
         cosine_1I[0, [PADDING_INDEX, item_index]] = -torch.inf
         items, scores = top_k(cosine_1I, min(k, self.num_items))
         found = scores[0] > -np.inf

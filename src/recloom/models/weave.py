@@ -153,9 +153,11 @@ class Weave(TrainedModel):
 
     def item_vectors(self) -> Tensor:
         # The prior is one more coordinate, against which every query holds 1: still one inner product.
-        cosine_ID = functional.normalize(self._items(torch.arange(len(self.seen_I))), dim=1, eps=1e-6)
         prior_I1 = (self.prior_IW @ self.prior_weight_W)[:, None]
-        return torch.cat([cosine_ID / self.config.temperature, prior_I1], dim=1)
+        return torch.cat([self.similarity_vectors() / self.config.temperature, prior_I1], dim=1)
+
+    def similarity_vectors(self) -> Tensor:
+        return functional.normalize(self._items(torch.arange(len(self.seen_I))), dim=1, eps=1e-6)
 
     def queries(self, histories: Histories) -> Tensor:
         hidden_BLD = self._read(histories)
