@@ -92,7 +92,7 @@ def report(
         "",
         f"The {num_texts:,} different titles of amazon-beauty-2014, read by the packaged all-MiniLM-L6-v2 with at most",
         f"{MAX_TOKENS} tokens each, tokenising included; mean pooling and normalisation, as the model's own pipeline",
-        "says. sentence-transformers runs with its defaults. Ratio: its time over ours. Written by `encoding_speed.py`.",
+        "says. sentence-transformers runs with its defaults. Ratio: its time over ours. By `encoding_speed.py`.",
         "",
         f"| reader | seconds, all {num_texts:,} | ratio | median ratio of {len(alternating)} alternating runs on"
         f" {sample_size:,} (least, most) | cosine to sentence-transformers: mean, least |",

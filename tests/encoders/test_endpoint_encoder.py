@@ -93,6 +93,20 @@ def test_a_busy_service_is_asked_again(service):
     assert load_encoder("openai:small").encode(["abc"])[0, 0] == 3
 
 
+def test_pauses_grow_unless_the_service_says_how_long_and_stay_within_reason(service, monkeypatch):
+    slept = []
+    monkeypatch.setattr(endpoint.time, "sleep", slept.append)
+    service.failures = [(429, {}, ""), (429, {}, ""), (429, {"Retry-After": "7"}, ""), (503, {"Retry-After": "99"}, "")]
+    load_encoder("openai:small").encode(["a"])
+    assert slept == [0.001, 0.002, 7.0, 30.0]
+
+
+def test_the_fingerprint_names_the_service_but_not_the_key(service):
+    fingerprint = load_encoder("openai:small", prompt="query: ").fingerprint
+    assert fingerprint.startswith("openai:small at=http://127.0.0.1")
+    assert KEY not in fingerprint
+
+
 def test_a_service_that_stays_busy_is_an_error_after_some_tries(service):
     service.failures = [(429, {}, "slow down")] * 99
     with pytest.raises(EncodingError, match=r"answered 429: slow down after 5 tries; check OPENAI_BASE_URL, or try"):

@@ -79,6 +79,12 @@ def test_neither_batches_nor_threads_nor_neighbours_change_a_vector(gpt_folder, 
         torch.set_num_threads(before)
 
 
+def test_a_batch_holds_texts_of_one_length_and_no_more_tokens_than_allowed(monkeypatch):
+    monkeypatch.setattr(language_model, "TOKENS_PER_BATCH", 6)
+    tokens = [[0] * length for length in (3, 1, 3, 7, 3, 1)]
+    assert list(language_model._batches_of_one_length(tokens)) == [[3], [0, 2], [4], [1, 5]]
+
+
 def test_the_number_of_threads_is_left_as_it_was(bert_folder):
     before = torch.get_num_threads()
     try:
@@ -194,6 +200,11 @@ def test_an_unknown_pooling_is_refused(folder):
     save_pooling(folder, "max_tokens", normalize=False)
     with pytest.raises(ArtifactError, match=r"pooling pooling_mode_max_tokens, but only mean, cls and lasttoken"):
         load_encoder(str(folder))
+
+
+def test_a_relative_folder_is_not_taken_for_a_hub_name(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent.parent)
+    assert load_encoder(f"{folder.parent.name}/{folder.name}").embedding_dim == 16
 
 
 def test_an_unknown_name_lists_what_there_is_and_the_nearest():
