@@ -26,7 +26,9 @@ def test_an_unknown_option_suggests_the_nearest():
         build(TrainingConfig, "training", {"epoch": 3}, {})
 
 
-@pytest.mark.parametrize(("value", "wanted"), [("many", "a whole number"), (2.5, "a whole number"), (True, "a whole number")])
+@pytest.mark.parametrize(
+    ("value", "wanted"), [("many", "a whole number"), (2.5, "a whole number"), (True, "a whole number")]
+)
 def test_a_value_of_the_wrong_kind_says_what_is_wanted(value, wanted):
     with pytest.raises(ConfigError, match=f"training.epochs is .*; it has to be {wanted}"):
         build(TrainingConfig, "training", {"epochs": value}, {})

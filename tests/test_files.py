@@ -11,9 +11,14 @@ from recloom.files import recover, replacing
 def test_an_error_leaves_what_was_there(tmp_path):
     target = tmp_path / "kept"
     target.write_text("before")
-    with pytest.raises(OSError, match="full"), replacing(target) as beside:
-        beside.write_text("half")
-        raise OSError("disk full")
+
+    def write_half():
+        with replacing(target) as beside:
+            beside.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert target.read_text() == "before"
 
@@ -39,7 +44,8 @@ def test_a_kill_in_the_middle_leaves_what_was_there_and_the_next_write_cleans_up
         target.write_text("before")
     code = (
         f"import os, signal, pathlib; from recloom.files import replacing\n"
-        f"with replacing(pathlib.Path({str(target)!r})) as beside:\n    {make}\n    os.kill(os.getpid(), signal.SIGKILL)"
+        f"with replacing(pathlib.Path({str(target)!r})) as beside:\n"
+        f"    {make}\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert (target / "x" if kind == "folder" else target).read_text() == "before"

@@ -58,6 +58,7 @@ from recloom.version import __version__
 
 FORMAT_VERSION = 1
 USERS_AT_ONCE = 4_096
+REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")
 FEW_CASES = 30
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""
@@ -351,6 +352,10 @@ class Recommender:
         """
         folder = Path(folder)
         recover(folder)
+        if missing := [name for name in REQUIRED_FILES if not (folder / name).exists()]:
+            raise ArtifactError(
+                f"{folder} is not a model folder: it lacks {missing[0]}; make one with: recloom fit DATASET --out MODEL"
+            )
         try:
             tables = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
             run = RunRecord(**json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
@@ -365,11 +370,6 @@ class Recommender:
             vectors = None
             if (folder / "item_text.safetensors").exists():
                 vectors = load_file(folder / "item_text.safetensors")["vectors"].numpy()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            missing = Path(error.filename or folder).name
-            raise ArtifactError(
-                f"{folder} is not a model folder: it lacks {missing}; make one with: recloom fit DATASET --out MODEL"
-            ) from None
         except (SafetensorError, tomllib.TOMLDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise ArtifactError(f"the model in {folder} is damaged ({error}); fit it again") from None
         dataset = Dataset.open(folder)

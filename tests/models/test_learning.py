@@ -47,7 +47,7 @@ def test_the_next_item_of_the_circle_comes_first(name, options, cycle_dataset):
 def test_a_new_item_is_placed_by_its_text_alone(dataset_of):
     # "twin" was never taken, but reads like i3: wherever i3 is high, it is close behind.
     log = [f"u{u:02},i{(u + s) % CYCLE},{1_000_000 + u * 100 + s}" for u in range(40) for s in range(12)]
-    words = "alpha beta gamma delta epsilon zeta eta theta".split()
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
     dataset = dataset_of(log, [*(f"i{i},{words[i]} {words[i]}x" for i in range(CYCLE)), f"twin,{words[3]} {words[3]}x"])
     model = fitted("weave", dataset, id_dropout=0.3)
     vectors = Ranker(model).item_vectors()

@@ -1,5 +1,6 @@
 """Text embeddings -> features a small network learns from quickly: centred, decorrelated, fewer."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,8 @@ class Whitening(nn.Module):
         self.mean_E = embeddings_NE.mean(dim=0)
         centred_NE = (embeddings_NE - self.mean_E).double()
         covariance_EE = centred_NE.T @ centred_NE / max(1, len(centred_NE) - 1)
-        variance_E, direction_EE = torch.linalg.eigh(covariance_EE)
+        # numpy's, because torch 2.13's solver now and then gives up on a covariance of a handful of items.
+        variance_E, direction_EE = map(torch.from_numpy, np.linalg.eigh(covariance_EE.numpy()))
         variance_F, direction_EF = variance_E.flip(0)[:feature_dim], direction_EE.flip(1)[:, :feature_dim]
         # From few items the variances are guesses, and evening them out would make all items equally unlike: the
         # fewer items, the more each direction keeps its length (shrinkage towards the mean variance).
