@@ -75,6 +75,14 @@ def test_a_run_that_goes_on_ends_where_an_unbroken_one_does(run, tmp_path):
     assert [epoch.validation for epoch in result.curve] == [0.1, 0.2, 0.3, 0.4]
 
 
+def test_a_finished_run_that_is_started_again_trains_no_further(run, tmp_path):
+    checkpoint, config = tmp_path / "state.safetensors", dataclasses.replace(CONFIG, epochs=10, patience=1)
+    model, _ = run(config, scripted(0.2, 0.1), checkpoint=checkpoint, key="a")
+    again, result = run(config, scripted(), checkpoint=checkpoint, key="a")
+    assert (result.stopped, len(result.curve)) == ("patience", 2)
+    assert same_weights(again, model)
+
+
 def test_a_checkpoint_of_another_run_is_left_alone(run, tmp_path):
     checkpoint = tmp_path / "state.safetensors"
     run(dataclasses.replace(CONFIG, epochs=2), checkpoint=checkpoint, key="a")

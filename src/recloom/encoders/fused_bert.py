@@ -14,6 +14,8 @@ def can_fuse(model: Any) -> bool:
     """Whether `FusedBert` computes what this model does, on this machine."""
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        # Operations of torch's own compiler, tried with torch 2.13; another version may have others.
+        and all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
         and type(model).__name__ == "BertModel"
         and model.config.hidden_act == "gelu"
         and not model.config.is_decoder

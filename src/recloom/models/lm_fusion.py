@@ -24,6 +24,8 @@ from recloom.errors import ConfigError
 from recloom.models.interface import ItemText, TrainedModel, TrainingData
 from recloom.models.weave import MOST_CONTEXT_VALUES
 
+LONGEST_TITLE = 80
+"""Characters of a title in a behaviour text. The encoder cuts what is too long at the end, where the newest is."""
 HEADS: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
@@ -121,7 +123,7 @@ class LMFusion(TrainedModel):
         texts = []
         for row, length in enumerate(histories.length_B):
             events = [
-                (behaviors[behavior], item_ids[item], self._text.titles[item])
+                (behaviors[behavior], item_ids[item], self._text.titles[item][:LONGEST_TITLE])
                 for behavior, item in zip(
                     histories.behavior_index_BL[row, :length], histories.item_index_BL[row, :length], strict=True
                 )

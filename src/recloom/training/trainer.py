@@ -107,6 +107,9 @@ def train(
     stopped: Stopped = "epochs"
     try:
         for epoch in range(len(state.curve) + 1, config.epochs + 1):
+            if state.curve and len(state.curve) - state.best_epoch >= config.patience:
+                stopped = "patience"
+                break
             loss, whole = _run_epoch(model, optimizer, data, start_W, end_W, config, epoch, began, progress)
             validation = validate() if validate else None
             state.curve.append(Epoch(epoch, loss, time.monotonic() - began, validation))
@@ -115,9 +118,6 @@ def train(
                 state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             if checkpoint:
                 save_checkpoint(checkpoint, key, model, optimizer, state)
-            if epoch - state.best_epoch >= config.patience:
-                stopped = "patience"
-                break
             if not whole or _out_of_time(config, began):
                 stopped = "budget"
                 break
