@@ -32,7 +32,9 @@ def run(cycle_dataset):
 
 
 def same_weights(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    """Equal up to the rounding of sums that threads share."""
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.allclose(a.double(), b.double(), atol=1e-4) for a, b in pairs)
 
 
 def scripted(*scores):
