@@ -323,7 +323,12 @@ class Recommender:
     # Keeping
 
     def save(self, folder: str | Path) -> None:
-        """Write everything that recommending needs into a folder, which takes the place of what was there."""
+        """Write everything that recommending needs into a folder, which takes the place of an earlier model there.
+
+        Raises:
+            ConfigError: The folder holds something else.
+        """
+        check_replaceable(Path(folder))
         tables = {
             "recloom": {"format": FORMAT_VERSION, "version": __version__, "model": self.config.model_name},
             **self.config.to_toml(),
@@ -451,6 +456,16 @@ class Recommender:
     def titles(self) -> list[str]:
         """What to call each item, by item index; "" where the catalogue gives nothing to call it by."""
         return self._text.titles if self._text else ["", *item_titles(self.dataset.item_table)]
+
+
+def check_replaceable(folder: Path) -> None:
+    """Make sure that saving a model into a folder would replace a model or nothing.
+
+    Raises:
+        ConfigError: The folder holds something else.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "config.toml").exists()):
+        raise ConfigError(f"{folder} holds something that is not a model, and would be replaced; choose another folder")
 
 
 def _warnings(split: Split) -> list[str]:

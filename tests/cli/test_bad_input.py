@@ -83,6 +83,8 @@ def test_odd_but_usable_data_goes_all_the_way(run, tmp_path, log, items):
         (["fit", "{}/dataset", "--out", "{}/m", "--budget", "soon"], "write it as 90s"),
         (["fit", "{}/dataset", "--out", "{}/m", "--encoder", "minilmm"], "minilm"),
         (["fit", "{}/dataset", "--out", "{}/m", "--encoder", "{}/dataset"], "dataset"),
+        (["fit", "{}/dataset", "--out", "{}/dataset"], "holds something that is not a model"),
+        (["fit", "{}/dataset", "--out", "{}/events.csv"], "holds something that is not a model"),
         (["recommend", "{}/weave", "--user", "nobody"], "user 'nobody' is not among the 120 users"),
         (["recommend", "{}/weave", "--user", "u001", "--k", "0"], "k is 0"),
         (["recommend", "{}/weave"], "say for whom, in one way"),

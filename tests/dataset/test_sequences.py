@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recloom.dataset import Interaction, Segments, gather, histories_from_interactions, windows
+from recloom.errors import ConfigError
 
 
 def test_windows_reach_back_from_the_newest_interaction():
@@ -49,5 +50,5 @@ def test_a_history_of_the_caller_is_numbered_and_unknown_items_counted(dataset_o
 
 def test_a_number_that_is_none_is_refused(dataset_of):
     dataset = dataset_of(["a,x,1,2.5", "a,y,2,3.5"], header="user_id,item_id,timestamp,price")
-    with pytest.raises(ValueError, match="cheap"):
+    with pytest.raises(ConfigError, match="'cheap' is no number"):
         histories_from_interactions(dataset, [[Interaction("x", context={"price": "cheap"})]], 5)

@@ -8,13 +8,15 @@ import typer
 from recloom.cli.console import ShownProgress, console, messages, parse_duration
 from recloom.config import parse_settings, read_run_file
 from recloom.dataset import Dataset
-from recloom.recommender import Recommender
+from recloom.recommender import Recommender, check_replaceable
 
 
 def fit(
     dataset: Annotated[Path, typer.Argument(help="Folder that recloom prepare wrote.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
-    model: Annotated[str, typer.Option(help="weave, lm-fusion, popular, popular-recent or content.")] = "weave",
+    model: Annotated[
+        str | None, typer.Option(help="weave (default), lm-fusion, popular, popular-recent or content.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="temporal (default) or leave-one-out.")] = None,
     ties: Annotated[str | None, typer.Option(help="strict or file: what equal timestamps mean.")] = None,
     encoder: Annotated[
@@ -28,7 +30,8 @@ def fit(
 ) -> None:
     """Train a model. Ctrl-C keeps the best so far; after a kill, the same command goes on where it was."""
     tables = read_run_file(config) if config else {}
-    tables.pop("recloom", None)  # a model's own config.toml is a run file too
+    recorded = tables.pop("recloom", {})  # a model's own config.toml is a run file too
+    check_replaceable(out)
     short: dict[str, dict[str, Any]] = {
         "split": {"protocol": protocol, "ties": ties, "everything": everything or None},
         "encoder": {"name": encoder},
@@ -40,7 +43,11 @@ def fit(
     checkpoint = out.with_name(f".{out.name}.checkpoint")
     with ShownProgress() as progress:
         recommender = Recommender.fit(
-            Dataset.open(dataset), model, settings=tables, checkpoint=checkpoint, progress=progress
+            Dataset.open(dataset),
+            model or recorded.get("model", "weave"),
+            settings=tables,
+            checkpoint=checkpoint,
+            progress=progress,
         )
     recommender.save(out)
     checkpoint.unlink(missing_ok=True)

@@ -84,24 +84,27 @@ def show_history(recommender: Recommender, user: str) -> None:
 
 def _answer_file(recommender: Recommender, path: Path, options: dict[str, Any]) -> tuple[list[str], list[RankedList]]:
     """Answer every line of a JSON lines file; lines without their own context share the command's."""
-    queries, lists = [], []
+    queries: list[str] = []
+    histories: list[list[str | Interaction]] = []
+    rows_by_context: dict[str, list[int]] = {}
     for number, line in enumerate(_lines(path), start=1):
         try:
             query = json.loads(line)
-            history = [_interaction(one) for one in query["history"]]
+            histories.append([_interaction(one) for one in query["history"]])
             queries.append(str(query["query_id"]))
-            own_context = query.get("context")
+            rows_by_context.setdefault(json.dumps(query.get("context") or {}), []).append(number - 1)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(
                 f'line {number} of {path} is not a query ({error}); wanted {{"query_id": "...", "history": ["item"]}}'
             ) from None
-        answer = recommender.recommend_histories(
-            [history], **(options | ({"context": own_context} if own_context else {}))
-        )
-        lists += answer
     if not queries:
         raise DataError(f"{path} holds no query; wanted one JSON object a line")
-    return queries, lists
+    answers: dict[int, RankedList] = {}
+    for context, rows in rows_by_context.items():
+        own = {"context": json.loads(context)} if context != "{}" else {}
+        lists = recommender.recommend_histories([histories[row] for row in rows], **(options | own))
+        answers |= dict(zip(rows, lists, strict=True))
+    return queries, [answers[row] for row in range(len(queries))]
 
 
 def _lines(path: Path) -> list[str]:

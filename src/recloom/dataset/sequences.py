@@ -9,6 +9,7 @@ from recloom.dataset.columns import CategoryColumn, ContextColumn
 from recloom.dataset.dataset import Dataset
 from recloom.dataset.splits import Segments, expand_ranges
 from recloom.dataset.vocabulary import PADDING_INDEX
+from recloom.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,18 @@ def histories_from_interactions(
 
 
 def context_value(column: ContextColumn, value: str | float | None) -> float:
-    """Return the code of a word, or the scaled number; 0, which means unknown, where there is none."""
+    """Return the code of a word, or the scaled number; 0, which means unknown, where there is none.
+
+    Raises:
+        ConfigError: The column holds numbers and the value is none.
+    """
     if value is None:
         return 0
     if isinstance(column, CategoryColumn):
         return column.vocabulary.index_of(str(value))
-    return (float(value) - column.mean) / column.deviation
+    try:
+        return (float(value) - column.mean) / column.deviation
+    except ValueError:
+        raise ConfigError(
+            f"the context value {value!r} is no number, and its column in the log holds numbers"
+        ) from None
