@@ -67,7 +67,7 @@ def test_a_new_item_is_known_after_with_items_and_survives_saving(fitted, tmp_pa
 def test_the_context_of_the_request_reaches_the_model(dataset_of):
     log = [f"u{u},i{(u + s) % 6},{1_000 + s},{'web' if u % 2 else 'phone'}" for u in range(30) for s in range(6)]
     dataset = dataset_of(log, header="user_id,item_id,timestamp,device")
-    recommender = Recommender.fit(dataset, settings=SETTINGS)
+    recommender = Recommender.fit(dataset, settings=SETTINGS | {"split": {"protocol": "temporal"}})
     asked = {
         place: recommender.recommend(history=["i1", "i2"], context={"device": place}) for place in ("web", "phone")
     }

@@ -23,6 +23,7 @@ from recloom.dataset import (
     Dataset,
     Histories,
     Interaction,
+    Requests,
     Split,
     context_value,
     gather,
@@ -171,8 +172,8 @@ class Recommender:
             history: Item ids or interactions, oldest first. Items the catalogue does not hold are skipped and
                 counted; an empty history gets the popular list.
             k: Length of the list.
-            context: The situation now, by column: `{"location": "Shanghai"}`. It takes the place of what the log
-                says of the newest interaction. Columns and words that training did not know change nothing.
+            context: The situation now, by column: `{"location": "Shanghai"}`, and `timestamp`, the time in UTC
+                seconds. Words that training did not know change nothing.
             include_seen: Whether items of the history may be recommended again. Unset: as measured on the data.
 
         Raises:
@@ -205,7 +206,7 @@ class Recommender:
         for begin in range(0, len(users), USERS_AT_ONCE):
             index_B = self.dataset.users.indices_of(users[begin : begin + USERS_AT_ONCE]).astype(np.int64)
             offsets = self.dataset.user_offsets
-            histories = gather(self.dataset, offsets[index_B], offsets[index_B + 1], self.model.max_length, index_B)
+            histories = gather(self.dataset, offsets[index_B], offsets[index_B + 1], self.model.max_length)
             lists += self._lists(self._in_context(histories, context), np.zeros(len(index_B), int), k, include_seen)
         return lists
 
@@ -408,26 +409,24 @@ class Recommender:
                 cases.history_start[some],
                 cases.history_end[some],
                 self.model.max_length,
-                cases.user_index[some],
+                cases.target[some] if self.config.split.tells_request else None,
             )
             ranked.append(self.rank(histories, k, include_seen).item_index_BK)
         return np.concatenate(ranked), self.dataset.item_index[cases.target]
 
     def _in_context(self, histories: Histories, context: Mapping[str, str | float] | None) -> Histories:
-        """Put the situation of the request in the place of the newest interaction's."""
+        """Say when and where the next item is asked for."""
         if not context:
             return histories
-        known = {name: column for name, column in self.dataset.context.items() if name in context}
-        if unknown := sorted(set(context) - set(known)):
-            raise ConfigError(
-                f"unknown context {', '.join(unknown)}; the log has: {', '.join(self.dataset.context) or 'none'}"
-            )
-        rows_B = np.flatnonzero(histories.length_B > 0)
-        context_BL = dict(histories.context_BL)
-        for name, column in known.items():
-            context_BL[name] = context_BL[name].copy()
-            context_BL[name][rows_B, histories.length_B[rows_B] - 1] = context_value(column, context[name])
-        return replace(histories, context_BL=context_BL)
+        columns = self.dataset.context
+        if unknown := sorted(set(context) - {*columns, "timestamp"}):
+            raise ConfigError(f"unknown context {', '.join(unknown)}; there are: {', '.join(['timestamp', *columns])}")
+        values = {name: context_value(column, context.get(name)) for name, column in columns.items()}
+        request = Requests(
+            np.full(len(histories), _request_time(context.get("timestamp"))),
+            {name: np.full(len(histories), value, columns[name].values.dtype) for name, value in values.items()},
+        )
+        return replace(histories, request=request)
 
     def _lists(
         self, histories: Histories, unknown_B: np.ndarray, k: int, include_seen: bool | None
@@ -553,16 +552,25 @@ def _fit_model(
     search = replace(training, budget=training.budget * 0.55) if training.budget and refit else training
     key = f"{dataset.fingerprint} {config.to_toml()}"
     cases = split.validation.sample(training.validation_cases, training.seed)
+    request_B = cases.target if config.split.tells_request else None
+    asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, request_B)
+    target_B = dataset.item_index[cases.target]
     result = train(
         model,
         train_part,
         search,
-        validate=lambda: _validation_ndcg(dataset, model, cases, config.include_seen),
+        validate=lambda: _validation_ndcg(model, asked, target_B, config.include_seen),
         checkpoint=checkpoint,
         key=hashlib.sha256(key.encode()).hexdigest(),
         progress=progress,
     )
-    model.tune(lambda: _validation_ndcg(dataset, model, cases, config.include_seen))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
+    tuned = _validation_ndcg(model, asked, target_B, config.include_seen)
+    if result.best_validation is not None and tuned < result.best_validation:
+        model.load_state_dict(before)
+    else:
+        result = replace(result, best_validation=tuned)
     if not refit or result.stopped == "interrupted":
         return result, model, False
     final = _new_model(dataset, config, text)
@@ -579,11 +587,9 @@ def _new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Mo
     return MODELS[config.model_name](config.model, dataset, text)
 
 
-def _validation_ndcg(dataset: Dataset, model: Model, cases: Cases, include_seen: bool) -> float:
-    histories = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.user_index)
+def _validation_ndcg(model: Model, histories: Histories, target_B: np.ndarray, include_seen: bool) -> float:
     rankings = Ranker(model).rank(histories, 10, include_seen)
-    table = evaluate_rankings(rankings.item_index_BK, dataset.item_index[cases.target], [10])
-    return table["NDCG@10"].mean
+    return evaluate_rankings(rankings.item_index_BK, target_B, [10])["NDCG@10"].mean
 
 
 def _load_rows(model: Model, weights: dict[str, torch.Tensor]) -> None:
@@ -595,6 +601,13 @@ def _load_rows(model: Model, weights: dict[str, torch.Tensor]) -> None:
         else:
             state[name][: len(values)] = values
     model.load_state_dict(state)
+
+
+def _request_time(timestamp: str | float | None) -> int:
+    try:
+        return int(float(timestamp or 0))
+    except ValueError:
+        raise ConfigError(f"the context timestamp is {timestamp!r}; it has to be UTC seconds") from None
 
 
 def _checked_k(k: int) -> int:

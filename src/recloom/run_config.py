@@ -68,7 +68,7 @@ class RunConfig:
             include_seen = _people_come_back(dataset, split)
         return cls(
             model_name=model,
-            model=config_of(model_class.Config, "model", model_class.defaults_for(dataset)),
+            model=config_of(model_class.Config, "model", model_class.defaults_for(dataset, split)),
             split=split,
             training=config_of(TrainingConfig, "training"),
             encoder=config_of(EncoderConfig, "encoder"),

@@ -91,7 +91,7 @@ def test_odd_but_usable_data_goes_all_the_way(run, tmp_path, log, items):
         (["recommend", "{}/weave", "--user", "u001", "--context", "phone"], "not of the form name=value"),
         (
             ["recommend", "{}/weave", "--user", "u001", "--context", "planet=Mars"],
-            "unknown context planet; the log has: device",
+            "unknown context planet; there are: timestamp, device",
         ),
         (["recommend", "{}/weave", "--user", "u001", "--out", "lists.xls"], "choose .csv, .parquet, .jsonl"),
         (["recommend", "{}/weave", "--histories", "{}/events.csv"], "line 1 of"),

@@ -5,6 +5,7 @@ from recloom.dataset.dataset import FILE_NAME, Dataset
 from recloom.dataset.sequences import (
     Histories,
     Interaction,
+    Requests,
     context_value,
     gather,
     histories_from_interactions,
@@ -24,6 +25,7 @@ __all__ = [
     "Interaction",
     "NumberColumn",
     "Protocol",
+    "Requests",
     "Segments",
     "Split",
     "SplitConfig",

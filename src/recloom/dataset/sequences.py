@@ -13,6 +13,26 @@ from recloom.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Requests:
+    """When and where each history's next item is asked for."""
+
+    timestamp_B: np.ndarray
+    """UTC seconds, int64; 0 where unknown."""
+    context_B: dict[str, np.ndarray]
+    """Values of each context column, coded as in `Histories`; 0 where unknown."""
+
+    def rows(self, chosen_B: np.ndarray) -> "Requests":
+        """Return some of the requests."""
+        return Requests(self.timestamp_B[chosen_B], {n: values_B[chosen_B] for n, values_B in self.context_B.items()})
+
+    @classmethod
+    def unknown(cls, dataset: Dataset, size: int) -> "Requests":
+        """Return requests of which nothing is known."""
+        context = {name: np.zeros(size, column.values.dtype) for name, column in dataset.context.items()}
+        return cls(np.zeros(size, dtype=np.int64), context)
+
+
+@dataclass(frozen=True)
 class Histories:
     """A batch of histories, oldest interaction first, padded at the end.
 
@@ -27,6 +47,8 @@ class Histories:
     length_B: np.ndarray
     user_index_B: np.ndarray
     """Who it is; `PADDING_INDEX` for somebody the dataset does not know."""
+    request: Requests
+    """When and where the item after the last one is asked for."""
     all_items: np.ndarray
     """Items of whole histories, one after the other; the batch above holds the newest of each."""
     start_B: np.ndarray
@@ -52,6 +74,7 @@ class Histories:
             {name: take(values_BL) for name, values_BL in self.context_BL.items()},
             length_B,
             self.user_index_B[chosen_B],
+            self.request.rows(chosen_B),
             self.all_items,
             self.start_B[chosen_B],
             self.end_B[chosen_B],
@@ -101,9 +124,22 @@ def windows(segments: Segments, length: int, stride: int | None = None) -> tuple
 
 
 def gather(
-    dataset: Dataset, start_B: np.ndarray, end_B: np.ndarray, max_length: int, user_index_B: np.ndarray | None = None
+    dataset: Dataset,
+    start_B: np.ndarray,
+    end_B: np.ndarray,
+    max_length: int,
+    request_B: np.ndarray | None = None,
 ) -> Histories:
-    """Read stretches of interactions as a batch, each cut to its last `max_length`."""
+    """Read stretches of interactions as a batch, each cut to its last `max_length`.
+
+    Args:
+        dataset: Where the interactions are.
+        start_B: Position of the first interaction of each history.
+        end_B: One past its last.
+        max_length: Most interactions of a history to read.
+        request_B: Position of the interaction that is asked for: its time and context, and nothing else of it,
+            become the request's. None: nothing is known of the request.
+    """
     first_B = np.maximum(start_B, end_B - max_length)
     length_B = end_B - first_B
     longest = int(length_B.max(initial=0))
@@ -114,13 +150,19 @@ def gather(
     def take(flat: np.ndarray) -> np.ndarray:
         return np.where(inside_BL, flat[position_BL], flat.dtype.type(0))
 
+    if request_B is None:
+        request = Requests.unknown(dataset, len(length_B))
+    else:
+        context = {name: column.values[request_B] for name, column in dataset.context.items()}
+        request = Requests(dataset.timestamp[request_B], context)
     return Histories(
         take(dataset.item_index),
         take(dataset.timestamp),
         take(dataset.behavior.values),
         {name: take(column.values) for name, column in dataset.context.items()},
         length_B,
-        np.full(len(length_B), PADDING_INDEX) if user_index_B is None else user_index_B,
+        np.searchsorted(dataset.user_offsets, start_B, side="right") - 1,
+        request,
         dataset.item_index,
         start_B,
         end_B,
@@ -163,6 +205,7 @@ def histories_from_interactions(
         context_BL,
         length_B,
         user_index_B=np.full(len(known), PADDING_INDEX),
+        request=Requests.unknown(dataset, len(known)),
         all_items=dataset.items.indices_of(i.item_id for history in known_items for i in history),
         start_B=np.concatenate([[0], end_B[:-1]]).astype(np.int64),
         end_B=end_B.astype(np.int64),

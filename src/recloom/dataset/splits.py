@@ -37,6 +37,9 @@ class SplitConfig:
     """Temporal only: share of all interactions from the split time on."""
     train_days: float | None = None
     """Learn only from the last so many days before the end of training. Unset: from everything."""
+    request: bool | None = None
+    """Whether a model is told the time and context in which the target happened, as a service would know them. Unset:
+    yes under temporal, no under leave-one-out, as papers do."""
     everything: bool = False
     """Hold out no test: validation takes the last interactions instead, and the final model sees them all."""
 
@@ -55,6 +58,11 @@ class SplitConfig:
     def tie_rule(self) -> Ties:
         """The rule in force."""
         return self.ties or ("strict" if self.protocol == "temporal" else "file")
+
+    @property
+    def tells_request(self) -> bool:
+        """Whether the time and context of the target are known when it is asked for."""
+        return self.protocol == "temporal" if self.request is None else self.request
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from recloom.dataset import Dataset, Histories, Segments
+from recloom.dataset import Dataset, Histories, Segments, SplitConfig
 
 SECONDS_PER_DAY = 86_400
 
@@ -66,7 +66,7 @@ class Model(nn.Module):
     """Most interactions of a history that it looks at."""
 
     @classmethod
-    def defaults_for(cls, dataset: Dataset) -> dict[str, Any]:
+    def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
         """Return the options whose best value depends on the data, for where the user sets none."""
         return {}
 
@@ -97,8 +97,14 @@ class TrainedModel(Model):
     def prepare(self, data: TrainingData) -> None:
         """Take from the data what training needs beforehand, for instance how often each item occurs."""
 
-    def tune(self, validate: Callable[[], float]) -> None:
-        """Choose what gradient steps do not learn, so that the model as it is scores highest by `validate`."""
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
+        """Choose what gradient steps do not learn, by what validation asked and what the answers were.
+
+        Args:
+            histories: Validation histories, none of them empty.
+            target_B: The item that followed each.
+            include_seen: Whether items of a history may be recommended again.
+        """
 
     def tune_like(self, other: "TrainedModel") -> None:
         """Take over what `tune` chose for another model of the same class."""

@@ -21,8 +21,8 @@ from torch.nn import functional
 from recloom.dataset import PADDING_INDEX, CategoryColumn, Dataset, Histories
 from recloom.encoders import behavior_text, context_text
 from recloom.errors import ConfigError
+from recloom.models.circumstances import MOST_CONTEXT_VALUES
 from recloom.models.interface import ItemText, TrainedModel, TrainingData
-from recloom.models.weave import MOST_CONTEXT_VALUES
 
 LONGEST_TITLE = 80
 """Characters of a title in a behaviour text. The encoder cuts what is too long at the end, where the newest is."""
@@ -133,7 +133,11 @@ class LMFusion(TrainedModel):
         return texts
 
     def _context_texts(self, histories: Histories) -> list[list[str]]:
-        """For each history and step, say when and where it was, and what the person is interested in."""
+        """For each history and step, say when and where it was, and what the person is interested in.
+
+        Of the request for the next item no more is said than the context columns that are known, in the place of
+        the newest interaction's.
+        """
         words = {
             name: ["", *column.vocabulary.ids]
             for name, column in self._dataset.context.items()
@@ -149,7 +153,13 @@ class LMFusion(TrainedModel):
                 [
                     context_text(
                         int(histories.timestamp_BL[row, step]) or None,
-                        {name: of[histories.context_BL[name][row, step]] for name, of in words.items()},
+                        {
+                            name: of[
+                                (histories.request.context_B[name][row] if step == length - 1 else 0)
+                                or histories.context_BL[name][row, step]
+                            ]
+                            for name, of in words.items()
+                        },
                         known,
                     )
                     for step in range(length)

@@ -20,12 +20,13 @@ class Whitening(nn.Module):
 
     def __init__(self, embedding_dim: int, feature_dim: int) -> None:
         super().__init__()
+        self.feature_dim = feature_dim
         self.register_buffer("mean_E", torch.zeros(embedding_dim))
         self.register_buffer("projection_EF", torch.zeros(embedding_dim, feature_dim))
 
     def fit(self, embeddings_NE: Tensor) -> None:
         """Learn the transform from embeddings, of which none is all zero."""
-        feature_dim = self.projection_EF.shape[1]
+        feature_dim = self.feature_dim
         self.mean_E = embeddings_NE.mean(dim=0)
         centred_NE = (embeddings_NE - self.mean_E).double()
         covariance_EE = centred_NE.T @ centred_NE / max(1, len(centred_NE) - 1)

@@ -1,232 +1,307 @@
-"""The default model: item ids and item texts woven into one vector, read in order by a small recurrent network.
+"""The default model: item ids and item texts woven into one vector, read in order by a small network.
 
-Shapes: B histories, L steps, N targets, C candidates, I catalogue (with the padding row), D width, E width of
-text embeddings, F width of whitened ones.
+Shapes: B histories, L steps, N targets, C negatives, I catalogue (with the padding row), D width of a tower, P
+features of popularity.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recloom.dataset import PADDING_INDEX, CategoryColumn, Dataset, Histories
+from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig
 from recloom.errors import ConfigError
+from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
 from recloom.models.interface import ItemText, TrainedModel, TrainingData, usual_length
-from recloom.models.text_features import Whitening
+from recloom.models.item_vectors import Fusion, ItemVectors
+from recloom.models.losses import LOSSES
+from recloom.models.negatives import Negatives, Sampling
+from recloom.models.networks import HSTU, BERT4Rec, Recurrent, SASRec, SequenceNetwork
+from recloom.models.popularity_prior import PopularityPrior
+from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
 
-NETWORKS: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
-GAP_BUCKETS = 32
-"""Time gaps are told apart by their power of two, in seconds: 2^31 s is 68 years."""
-PRIOR_DAYS = (7.0, 30.0, np.inf)
-"""Windows before the end of training in which popularity is counted, in days."""
-PRIOR_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""How much the log of a count may add to a score; validation chooses, nothing included."""
-MOST_CONTEXT_VALUES = 1_000
-"""A column with more different words than this is an id of something (a session, a request), not context."""
+Network = Literal["gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu"]
+NETWORKS = ("gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu")
+MOST_CANDIDATES = 20_000
+"""Items that decide how much popularity counts; a larger catalogue is sampled."""
+MASKED_SHARE = 0.3
+"""Share of events that a network which looks both ways has to guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeaveConfig:
     """Hyperparameters of `weave`: the [model] table of a run file."""
 
-    network: Literal["gru", "lstm", "rnn"] = "gru"
+    network: Network = "sasrec"
     """What reads the sequence."""
+    fusion: Fusion | Literal["separate"] = "sum"
+    """How id and text become one item vector; `separate` trains an id model and a text model side by side and adds
+    their scores."""
     embedding_dim: int = 64
     """Width D of item vectors and queries."""
     hidden_dim: int = 128
-    """Width of the network's state."""
-    num_layers: int = 1
+    """Width of a recurrent network's state."""
+    num_layers: int = 2
     """Layers of the network."""
+    num_heads: int = 2
+    """Attention heads; has to divide embedding_dim."""
     text_dim: int = 256
-    """Directions of the text embedding that are used, the strongest first. 0: ids alone."""
+    """Directions of the text embedding that are used, the strongest first."""
     max_length: int = 50
     """Interactions of a history that are read, the newest ones."""
-    dropout: float = 0.3
-    """Share of input and output values set to zero in training."""
+    dropout: float = 0.4
+    """Share of values set to zero in training."""
     id_dropout: float = 0.1
     """Share of items that are known by their text alone in a training step, so that new items are scored well."""
+    request: bool = True
+    """Whether the time and context in which the next item is asked for are part of the query."""
+    request_dropout: float = 0.1
+    """Share of training targets that are asked for without time and context, so that a request may lack them."""
+    popularity: bool = True
+    """Whether recent popularity is added to the score, weighed by what validation says."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """What query and item vector are compared by."""
     temperature: float = 0.07
-    """What cosines are divided by: lower concentrates on the hardest negatives."""
+    """What cosines are divided by: lower concentrates on the hardest negatives. Has no effect on a dot product."""
+    loss: Literal["softmax", "gbce", "bpr"] = "softmax"
+    """What training minimises."""
+    sampling: Sampling = "uniform"
+    """Where negatives come from."""
     num_negatives: int = 1_024
     """Items that all targets of a batch are told apart from. 0, or more than the catalogue has: every item."""
+    behavior_loss: float = 0.0
+    """Weight of predicting the next behaviour beside the next item."""
+    time_loss: float = 0.0
+    """Weight of predicting how long the next interaction takes to come."""
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
             raise ConfigError(f"model.network is {self.network!r}; choose {', '.join(NETWORKS)}")
-        for name in ("embedding_dim", "hidden_dim", "num_layers", "max_length"):
+        for name, known in (
+            ("fusion", ("id", "text", "sum", "gated", "concat", "init", "separate")),
+            ("similarity", ("cosine", "dot")),
+            ("loss", tuple(LOSSES)),
+            ("sampling", ("uniform", "popularity", "in-batch")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"model.{name} is {getattr(self, name)!r}; choose {', '.join(known)}")
+        for name in ("embedding_dim", "hidden_dim", "num_layers", "num_heads", "text_dim", "max_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it has to be at least 1")
-        for name in ("dropout", "id_dropout"):
+        for name in ("dropout", "id_dropout", "request_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it has to lie in [0, 1)")
+        for name in ("behavior_loss", "time_loss"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; it cannot be negative")
         if self.temperature <= 0:
             raise ConfigError(f"model.temperature is {self.temperature}; it has to be positive")
+        if self.network in ("sasrec", "bert4rec", "hstu") and self.embedding_dim % self.num_heads:
+            raise ConfigError(
+                f"model.embedding_dim ({self.embedding_dim}) has to be a multiple of model.num_heads ({self.num_heads})"
+            )
 
 
 class Weave(TrainedModel):
-    """A recurrent network over item vectors; cosine scores over a temperature; softmax against shared negatives.
+    """A sequence network over item vectors; cosine scores over a temperature; softmax against shared negatives.
 
-    An item's vector is the sum of an id embedding and a linear map of its whitened text embedding. The id part
-    of an item without training interactions is zero, so a new item is placed by its text alone, and
-    `id_dropout` makes the network used to that. An interaction adds what it was (view, purchase, ...), how
-    long after the one before it came, and its context. Popularity, mostly recent popularity, is added to the score
-    as far as validation wants it.
-
-    Departures from GRU4Rec (Hidasi et al. 2016, https://arxiv.org/abs/1511.06939): input and output share item
-    vectors, scores are cosines, negatives are shared by the whole batch and drawn uniformly from the items seen in
-    training, with the log-Q correction of Bengio and Senecal (2008), https://doi.org/10.1109/TNN.2007.912312.
+    An item's vector is woven from its id and its text (`ItemVectors`). An event adds what it was (view, purchase,
+    ...), when, how long after the one before, and its context; the request for the next item adds the same to
+    the state it meets, by scaling and shifting it (Latent Cross: Beutel et al. 2018,
+    https://doi.org/10.1145/3159652.3159727). Recent popularity is added to the score as validation says.
     """
 
     name = "weave"
     Config = WeaveConfig
-    text_IE: Tensor
-    seen_I: Tensor
-    prior_IW: Tensor
-    prior_weight_W: Tensor
 
     def __init__(self, config: WeaveConfig, dataset: Dataset, text: ItemText | None) -> None:
         super().__init__()
         self.config = config
         self.max_length = config.max_length
-        num_items, width = len(dataset.items), config.embedding_dim
-        self.ids = nn.Embedding(num_items + 1, width, padding_idx=PADDING_INDEX)
-        self.register_buffer("seen_I", torch.zeros(num_items + 1, dtype=torch.bool))
-        self.register_buffer("prior_IW", torch.zeros(num_items + 1, len(PRIOR_DAYS)))
-        self.register_buffer("prior_weight_W", torch.zeros(len(PRIOR_DAYS)))
-        if text is not None and config.text_dim > 0:
-            embedding_dim = text.vectors_IE.shape[1]
-            feature_dim = min(config.text_dim, embedding_dim)
-            self.register_buffer("text_IE", torch.from_numpy(text.vectors_IE), persistent=False)
-            self.whitening: Whitening | None = Whitening(embedding_dim, feature_dim)
-            self.text_to_item = nn.Linear(feature_dim, width, bias=False)
-            nn.init.normal_(self.ids.weight, std=0.02)  # the text speaks first, ids learn what it cannot tell
+        text_IE = None if text is None else torch.from_numpy(text.vectors_IE)
+        fusions: tuple[Fusion, ...]
+        if config.fusion == "separate":
+            fusions = ("id", "text") if text_IE is not None else ("id",)
         else:
-            self.whitening = None
-            nn.init.normal_(self.ids.weight, std=width**-0.5)
-        with torch.no_grad():
-            self.ids.weight[PADDING_INDEX] = 0
-        self.behaviors = nn.Embedding(len(dataset.behavior.vocabulary) + 1, width, padding_idx=PADDING_INDEX)
-        self.gaps = nn.Embedding(GAP_BUCKETS, width)
-        self.context_words = nn.ModuleDict()
-        self.context_numbers = nn.ParameterDict()
-        for column_name, column in dataset.context.items():
-            key = column_name.replace(".", "_")  # torch keeps "." for nested modules
-            if not isinstance(column, CategoryColumn):
-                self.context_numbers[key] = nn.Parameter(torch.zeros(width))
-            elif len(column.vocabulary) <= MOST_CONTEXT_VALUES:
-                self.context_words[key] = nn.Embedding(len(column.vocabulary) + 1, width, padding_idx=PADDING_INDEX)
-        for embedding in (self.behaviors, self.gaps, *self.context_words.values()):
-            nn.init.zeros_(
-                cast(nn.Embedding, embedding).weight
-            )  # an item is what it is until its circumstances prove to matter
-        self.dropout = nn.Dropout(config.dropout)
-        self.network = NETWORKS[config.network](width, config.hidden_dim, config.num_layers, batch_first=True)
-        self.to_query = nn.Linear(config.hidden_dim, width)
+            fusions = (config.fusion,)
+        self.towers = nn.ModuleList(Tower(config, dataset, fusion, text_IE) for fusion in fusions)
+        self.prior = PopularityPrior(len(dataset.items))
+
+    @property
+    def _towers(self) -> list["Tower"]:
+        return [tower for tower in self.towers if isinstance(tower, Tower)]
 
     @classmethod
-    def defaults_for(cls, dataset: Dataset) -> dict[str, Any]:
-        return {"max_length": usual_length(dataset)}
+    def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
+        return {"max_length": usual_length(dataset), "request": split.tells_request}
 
     def prepare(self, data: TrainingData) -> None:
-        self.seen_I = torch.from_numpy(data.item_counts() > 0)
-        counts_WI = [data.item_counts(days) for days in PRIOR_DAYS]
-        self.prior_IW = torch.from_numpy(np.log1p(np.stack(counts_WI, axis=1))).float()
-        if self.whitening is not None:
-            has_text_I = self.text_IE.abs().amax(dim=1) > 0
-            self.whitening.fit(self.text_IE[self.seen_I & has_text_I])
+        counts_I = torch.from_numpy(data.item_counts())
+        for tower in self._towers:
+            tower.items.prepare(counts_I > 0)
+        self.prior.prepare(data)
+        self._negatives = Negatives(counts_I, self.config.sampling, self.config.num_negatives)
 
-    def tune(self, validate: Callable[[], float]) -> None:
-        choices = [torch.zeros(len(PRIOR_DAYS))]
-        choices += [weight * unit_W for unit_W in torch.eye(len(PRIOR_DAYS)) for weight in PRIOR_WEIGHTS]
-        scores = []
-        for self.prior_weight_W in choices:
-            scores.append(validate())
-        self.prior_weight_W = choices[int(np.argmax(scores))]
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
+        if not self.config.popularity:
+            return
+        self.eval()
+        candidate_C = torch.randperm(len(self.prior.features_IP) - 1)[:MOST_CANDIDATES] + 1
+        candidate_C = torch.unique(torch.cat([candidate_C, target_B]))
+        with torch.no_grad():
+            query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
+            score_BC = query_BD @ self.similarity_vectors()[candidate_C].T
+        if not include_seen:
+            rows, seen = map(torch.from_numpy, histories.seen())
+            column = torch.searchsorted(candidate_C, seen.long()).clamp_max(len(candidate_C) - 1)
+            is_candidate = candidate_C[column] == seen
+            score_BC[rows[is_candidate], column[is_candidate]] = -torch.inf
+        position_B = torch.searchsorted(candidate_C, target_B)
+        possible_B = score_BC[torch.arange(len(target_B)), position_B] > -torch.inf
+        if possible_B.any():
+            asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
+            self.prior.fit(score_BC[possible_B], candidate_C, position_B[possible_B], requests_of(asked))
 
     def tune_like(self, other: TrainedModel) -> None:
         assert isinstance(other, Weave)
-        self.prior_weight_W = other.prior_weight_W.clone()
+        self.prior.fit_like(other.prior)
 
     def item_vectors(self) -> Tensor:
-        # The prior is one more coordinate, against which every query holds 1: still one inner product.
-        prior_I1 = (self.prior_IW @ self.prior_weight_W)[:, None]
-        return torch.cat([self.similarity_vectors() / self.config.temperature, prior_I1], dim=1)
+        return torch.cat([self.similarity_vectors(), self.prior.features_IP], dim=1)
 
     def similarity_vectors(self) -> Tensor:
-        return functional.normalize(self._items(torch.arange(len(self.seen_I))), dim=1, eps=1e-6)
+        return torch.cat([tower.item_vectors() for tower in self._towers], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
-        hidden_BLD = self._read(histories)
-        last_B = torch.from_numpy(histories.length_B) - 1
-        query_BD = self._normalized_queries(hidden_BLD[torch.arange(len(last_B)), last_B])
-        return torch.cat([query_BD, torch.ones_like(query_BD[:, :1])], dim=1)
+        query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
+        # Popularity is a few more coordinates: still one inner product.
+        return self.prior.extend(query_BD, requests_of(histories))
 
     def loss(self, histories: Histories) -> Tensor:
-        item_index_BL = torch.from_numpy(histories.item_index_BL).long()
-        hidden_BLD = self._read(histories)[:, :-1]
-        is_target_BL = item_index_BL[:, 1:] != PADDING_INDEX
-        query_ND = self._normalized_queries(self.dropout(hidden_BLD[is_target_BL]))
-        target_N = item_index_BL[:, 1:][is_target_BL]
-        candidate_C, log_correction = self._negatives()
+        return torch.stack([tower.loss(histories, self._negatives) for tower in self._towers]).sum()
+
+
+class Tower(nn.Module):
+    """A complete model of one fusion: events to queries, items to vectors."""
+
+    def __init__(self, config: WeaveConfig, dataset: Dataset, fusion: Fusion, text_IE: Tensor | None) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embedding_dim
+        self.items = ItemVectors(len(dataset.items), width, fusion, text_IE, config.text_dim, config.id_dropout)
+        self.circumstances = Circumstances(dataset, width, of_requests=False)
+        self.request = Circumstances(dataset, 2 * width, of_requests=True) if config.request else None
+        self.network = _network(config)
+        self.mask = None if self.network.is_causal else nn.Parameter(torch.randn(width) * 0.02)
+        self.dropout = nn.Dropout(config.dropout)
+        self.to_query = nn.Linear(width, width)
+        self.to_behavior = nn.Linear(width, len(dataset.behavior.vocabulary) + 1) if config.behavior_loss else None
+        self.to_gap = nn.Linear(width, GAP_BUCKETS) if config.time_loss else None
+
+    def item_vectors(self) -> Tensor:
+        """Return the vector of every item, shape (I, D)."""
+        return self._scaled(self.items(torch.arange(len(self.items.seen_I), device=self.items.seen_I.device)))
+
+    def queries(self, histories: Histories) -> Tensor:
+        """Return what to hold against the item vectors for each history, shape (B, D)."""
+        event_BLD, is_event_BL, timestamp_BL = self._events(histories)
+        last_B = torch.from_numpy(histories.length_B).to(event_BLD.device) - 1
+        rows_B = torch.arange(len(last_B), device=last_B.device)
+        if self.mask is not None:
+            # One more step, to be guessed.
+            event_BLD, is_event_BL = _with_step(event_BLD), _with_step(is_event_BL)
+            timestamp_BL, last_B = _with_step(timestamp_BL), last_B + 1
+            event_BLD[rows_B, last_B] = self.mask
+            is_event_BL[rows_B, last_B] = True
+        state_BD = self.network(event_BLD, is_event_BL, timestamp_BL)[rows_B, last_B]
+        return self._query(state_BD, requests_of(histories))
+
+    def loss(self, histories: Histories, negatives: Negatives) -> Tensor:
+        """Return the mean loss over all targets of the batch."""
+        event_BLD, is_event_BL, timestamp_BL = self._events(histories)
+        item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(event_BLD.device)
+        if self.mask is None:
+            state_BLD = self.network(event_BLD[:, :-1], is_event_BL[:, :-1], timestamp_BL[:, :-1])
+            asked_BL = is_event_BL.clone()
+            asked_BL[:, 0] = False
+            state_ND = state_BLD[asked_BL[:, 1:]]
+        else:
+            asked_BL = is_event_BL & (torch.rand(is_event_BL.shape, device=event_BLD.device) < MASKED_SHARE)
+            asked_BL[torch.arange(len(asked_BL)), is_event_BL.sum(dim=1) - 1] = True
+            masked_BLD = torch.where(asked_BL[..., None], self.mask, event_BLD)
+            state_ND = self.network(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
+        target_N = item_index_BL[asked_BL]
+        request = self._requests_for(histories, asked_BL)
+        loss = self._item_loss(self._query(state_ND, request), target_N, negatives)
+        return loss + self._further_losses(state_ND, histories, asked_BL)
+
+    def _item_loss(self, query_ND: Tensor, target_N: Tensor, negatives: Negatives) -> Tensor:
+        candidate_C, log_expected_C = negatives.draw(target_N)
         # Target and negatives may be the same item, so both go through one table of distinct rows.
-        rows_C, position = torch.unique(torch.cat([target_N, candidate_C]), return_inverse=True)
-        vectors_CD = functional.normalize(self._items(rows_C), dim=1, eps=1e-6)
-        target_position_N, candidate_position_C = position[: len(target_N)], position[len(target_N) :]
-        target_score_N = (query_ND * vectors_CD[target_position_N]).sum(dim=1) / self.config.temperature
-        score_NC = query_ND @ vectors_CD[candidate_position_C].T / self.config.temperature + log_correction
+        rows, position = torch.unique(torch.cat([target_N, candidate_C]), return_inverse=True)
+        vectors = self._scaled(self.items(rows))
+        target_score_N = (query_ND * vectors[position[: len(target_N)]]).sum(dim=1)
+        score_NC = query_ND @ vectors[position[len(target_N) :]].T
         score_NC = score_NC.masked_fill(target_N[:, None] == candidate_C, -torch.inf)
-        return (torch.logsumexp(torch.cat([target_score_N[:, None], score_NC], dim=1), dim=1) - target_score_N).mean()
+        return LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
 
-    def _negatives(self) -> tuple[Tensor, float]:
-        """Draw the items that all targets of a batch are told apart from.
+    def _further_losses(self, state_ND: Tensor, histories: Histories, asked_BL: Tensor) -> Tensor:
+        loss = state_ND.new_zeros(())
+        if self.to_behavior is not None:
+            behavior_BL = torch.from_numpy(histories.behavior_index_BL).long().to(state_ND.device)
+            guess = functional.cross_entropy(self.to_behavior(state_ND), behavior_BL[asked_BL])
+            loss = loss + self.config.behavior_loss * guess
+        if self.to_gap is not None:
+            gap_BL = gap_buckets(torch.from_numpy(events_of(histories).gap)).to(state_ND.device)
+            loss = loss + self.config.time_loss * functional.cross_entropy(self.to_gap(state_ND), gap_BL[asked_BL])
+        return loss
 
-        Returns:
-            Item indices, and the log of how many items each stands for: the correction that makes the sum over
-            the sample estimate the sum over all.
-        """
-        # An item never seen in training is no negative: it would only ever be pushed away, and lose its text's place.
-        seen_C = self.seen_I.nonzero().squeeze(1)
-        wanted = self.config.num_negatives
-        if not 0 < wanted < len(seen_C):
-            return seen_C, 0.0
-        return seen_C[torch.randint(len(seen_C), (wanted,))], float(np.log(len(seen_C) / wanted))
+    def _events(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the vector of each event, whether it is one, and when it was; (B, L, D), (B, L) and (B, L)."""
+        device = self.to_query.weight.device
+        item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(device)
+        rows, position_BL = torch.unique(item_index_BL, return_inverse=True)
+        event_BLD = self.items(rows)[position_BL] + self.circumstances(events_of(histories))
+        timestamp_BL = torch.from_numpy(histories.timestamp_BL).to(device)
+        return self.dropout(event_BLD), item_index_BL != PADDING_INDEX, timestamp_BL
 
-    def _items(self, rows_N: Tensor) -> Tensor:
-        """Return the vectors, not normalised, of some items; shape (N, D)."""
-        keep_N = self.seen_I[rows_N]
-        if self.training and self.config.id_dropout > 0 and self.whitening is not None:
-            keep_N = keep_N & (torch.rand(len(rows_N)) >= self.config.id_dropout)
-        vectors_ND = self.ids(rows_N) * keep_N[:, None]
-        if self.whitening is None:
-            return vectors_ND
-        return vectors_ND + self.text_to_item(self.whitening(self.text_IE[rows_N]))
+    def _requests_for(self, histories: Histories, asked_BL: Tensor) -> Moments:
+        """Return the circumstances of the targets, a share of them unknown, in arrays of shape (N,)."""
+        asked = asked_BL.cpu().numpy()
+        events = events_of(histories)
+        known_N = torch.rand(int(asked.sum())).numpy() >= self.config.request_dropout
+        return Moments(
+            timestamp=events.timestamp[asked] * known_N,
+            gap=np.where(known_N, events.gap[asked], -1),
+            context={name: values[asked] * known_N for name, values in events.context.items()},
+            user_index=events.user_index[asked],
+        )
 
-    def _read(self, histories: Histories) -> Tensor:
-        """Run the network over the histories; shape (B, L, hidden). Padding comes last, so it reaches no step."""
-        item_index_BL = torch.from_numpy(histories.item_index_BL).long()
-        rows_N, position_BL = torch.unique(item_index_BL, return_inverse=True)
-        event_BLD = self._items(rows_N)[position_BL] + self.gaps(self._gap_buckets(histories))
-        event_BLD = event_BLD + self.behaviors(torch.from_numpy(histories.behavior_index_BL).long())
-        for column_name, values_BL in histories.context_BL.items():
-            key = column_name.replace(".", "_")
-            if key in self.context_words:
-                event_BLD = event_BLD + self.context_words[key](torch.from_numpy(values_BL).long())
-            elif key in self.context_numbers:
-                number_BL1 = torch.from_numpy(values_BL)[..., None].to(event_BLD)
-                event_BLD = event_BLD + number_BL1 * self.context_numbers[key]
-        hidden_BLD, _ = self.network(self.dropout(event_BLD))
-        return hidden_BLD
+    def _query(self, state_ND: Tensor, request: Moments) -> Tensor:
+        if self.request is not None:
+            scale_ND, shift_ND = self.request(request).chunk(2, dim=-1)
+            state_ND = state_ND * (1 + scale_ND) + shift_ND
+        query_ND = self.to_query(self.dropout(state_ND))
+        if self.config.similarity == "cosine":
+            query_ND = functional.normalize(query_ND, dim=1, eps=1e-6) / self.config.temperature
+        return query_ND
 
-    def _gap_buckets(self, histories: Histories) -> Tensor:
-        """Number the time since the interaction before: 0 for none or unknown, then by powers of two."""
-        gap_BL = np.zeros(histories.timestamp_BL.shape, dtype=np.int64)
-        gap_BL[:, 1:] = np.maximum(np.diff(histories.timestamp_BL, axis=1), 0)
-        buckets_BL = np.ceil(np.log2(gap_BL + 1)).astype(np.int64)
-        return torch.from_numpy(np.minimum(buckets_BL, GAP_BUCKETS - 1))
+    def _scaled(self, vectors_ND: Tensor) -> Tensor:
+        return functional.normalize(vectors_ND, dim=1, eps=1e-6) if self.config.similarity == "cosine" else vectors_ND
 
-    def _normalized_queries(self, hidden_ND: Tensor) -> Tensor:
-        return functional.normalize(self.to_query(hidden_ND), dim=1, eps=1e-6)
+
+def _network(config: WeaveConfig) -> SequenceNetwork:
+    if config.network in Recurrent.cells:
+        return Recurrent(config.network, config.embedding_dim, config.hidden_dim, config.num_layers, config.dropout)
+    attention: dict[str, type[SASRec] | type[HSTU]] = {"sasrec": SASRec, "bert4rec": BERT4Rec, "hstu": HSTU}
+    return attention[config.network](
+        config.embedding_dim, config.num_heads, config.num_layers, config.max_length, config.dropout
+    )
+
+
+def _with_step(values_BL: Tensor) -> Tensor:
+    """Append an empty step to the second axis."""
+    return torch.cat([values_BL, torch.zeros_like(values_BL[:, :1])], dim=1)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recloom.files import replacing
+from recloom.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -40,22 +41,31 @@ class TrainingState:
 
 
 def save_checkpoint(
-    path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
+    path: Path,
+    key: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
+    state: TrainingState,
 ) -> None:
     """Write everything a run needs to go on, beside the previous checkpoint, and take its place."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
+    tensors |= {f"average.{number}": tensor for number, tensor in enumerate(average.tensors)}
     for parameter, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{parameter}.{name}": value for name, value in values.items()}
     facts = {
         "key": key,
+        "averaged_steps": str(average.steps),
         "state": json.dumps({"curve": [asdict(epoch) for epoch in state.curve], "best_epoch": state.best_epoch}),
     }
     with replacing(path) as beside:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=facts)
 
 
-def load_checkpoint(path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+def load_checkpoint(
+    path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage
+) -> TrainingState | None:
     """Put a run back where its checkpoint left it.
 
     Args:
@@ -72,6 +82,8 @@ def load_checkpoint(path: Path, key: str, model: nn.Module, optimizer: torch.opt
             return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     model.load_state_dict(_under("model.", tensors))
+    average.tensors = [tensors[f"average.{number}"] for number in range(len(average.tensors))]
+    average.steps = int(facts["averaged_steps"])
     moments: dict[int, dict[str, Any]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
         parameter, _, what = name.partition(".")

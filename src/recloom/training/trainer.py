@@ -15,6 +15,7 @@ from recloom.errors import ConfigError, TrainingError
 from recloom.models import TrainedModel, TrainingData
 from recloom.training.batches import shuffled_batches
 from recloom.training.checkpoint import Epoch, TrainingState, load_checkpoint, save_checkpoint
+from recloom.training.weight_average import WeightAverage
 
 Stopped = Literal["patience", "epochs", "budget", "interrupted"]
 Progress = Callable[[str, int, int], None]
@@ -37,6 +38,9 @@ class TrainingConfig:
     """Step size of AdamW."""
     weight_decay: float = 0.01
     """Decay of AdamW."""
+    averaging: float = 0.99
+    """Weights are judged and kept as a moving average over steps, of which the last ones count most: this is how much
+    of the average stays at each step. 0: the weights of the last step."""
     gradient_clip: float = 5.0
     """Largest norm of a gradient; longer ones are scaled down."""
     validation_cases: int = 2_000
@@ -53,6 +57,8 @@ class TrainingConfig:
         for name in ("epochs", "patience", "batch_size", "validation_cases", "learning_rate", "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}; it has to be positive")
+        if not 0 <= self.averaging < 1:
+            raise ConfigError(f"training.averaging is {self.averaging}; it has to lie in [0, 1)")
         if self.stride is not None and self.stride < 1:
             raise ConfigError(f"training.stride is {self.stride}; it has to be at least 1")
         if self.budget is not None and self.budget <= 0:
@@ -102,7 +108,8 @@ def train(
             "no user has two interactions to learn from; a sequence model needs at least one pair, popular needs none"
         )
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    state = (load_checkpoint(checkpoint, key, model, optimizer) if checkpoint else None) or TrainingState()
+    average = WeightAverage(model, config.averaging)
+    state = (load_checkpoint(checkpoint, key, model, optimizer, average) if checkpoint else None) or TrainingState()
     began = time.monotonic() - (state.curve[-1].seconds if state.curve else 0.0)
     stopped: Stopped = "epochs"
     try:
@@ -110,14 +117,15 @@ def train(
             if state.curve and len(state.curve) - state.best_epoch >= config.patience:
                 stopped = "patience"
                 break
-            loss, whole = _run_epoch(model, optimizer, data, start_W, end_W, config, epoch, began, progress)
-            validation = validate() if validate else None
-            state.curve.append(Epoch(epoch, loss, time.monotonic() - began, validation))
-            if validation is None or state.best_validation is None or validation > state.best_validation:
-                state.best_epoch = epoch
-                state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            loss, whole = _run_epoch(model, optimizer, average, data, start_W, end_W, config, epoch, began, progress)
+            with average.applied():
+                validation = validate() if validate else None
+                state.curve.append(Epoch(epoch, loss, time.monotonic() - began, validation))
+                if validation is None or state.best_validation is None or validation > state.best_validation:
+                    state.best_epoch = epoch
+                    state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             if checkpoint:
-                save_checkpoint(checkpoint, key, model, optimizer, state)
+                save_checkpoint(checkpoint, key, model, optimizer, average, state)
             if not whole or _out_of_time(config, began):
                 stopped = "budget"
                 break
@@ -131,6 +139,7 @@ def train(
 def _run_epoch(
     model: TrainedModel,
     optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
     data: TrainingData,
     start_W: np.ndarray,
     end_W: np.ndarray,
@@ -157,6 +166,7 @@ def _run_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
+        average.update()
         num_targets = _num_targets(histories)
         total, targets = total + loss.item() * num_targets, targets + num_targets
         if progress:

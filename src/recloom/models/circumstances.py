@@ -1,0 +1,129 @@
+"""When, where, by whom and how something happened -> one vector to add to what happened.
+
+Shapes: an event or a request each has one value of each kind, in arrays of any one shape (...); D width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from recloom.dataset import CategoryColumn, Dataset, Histories
+from recloom.models.time_buckets import GAP_BUCKETS, HOURS, WEEKDAYS, gap_buckets, hours, weekdays
+
+SESSION_GAP_SECONDS = 1_800
+"""A longer pause begins a new session: half an hour, the usual convention of web analytics."""
+SESSION_STEPS = 16
+"""Steps into a session that are told apart."""
+MOST_CONTEXT_VALUES = 1_000
+"""A column with more different words than this is an id of something (a session, a request), not context."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The circumstances of events, or of requests for what comes next."""
+
+    timestamp: np.ndarray
+    """UTC seconds; 0 where unknown."""
+    gap: np.ndarray
+    """Seconds since the event before; -1 where unknown."""
+    context: Mapping[str, np.ndarray]
+    """Values of the log's context columns: indices of words or scaled numbers; 0 where unknown."""
+    user_index: np.ndarray
+    behavior: np.ndarray | None = None
+    """What an event was; None for a request, whose outcome is to be predicted."""
+    session_step: np.ndarray | None = None
+    """Events since the session began; None for a request."""
+
+
+def events_of(histories: Histories) -> Moments:
+    """Return the circumstances of every event, in arrays of shape (B, L)."""
+    gap_BL = np.full(histories.timestamp_BL.shape, -1, dtype=np.int64)
+    gap_BL[:, 1:] = np.maximum(np.diff(histories.timestamp_BL, axis=1), 0)
+    steps_BL = np.broadcast_to(np.arange(len(gap_BL.T)), gap_BL.shape)
+    begins_BL = np.maximum.accumulate(np.where(gap_BL > SESSION_GAP_SECONDS, steps_BL, 0), axis=1)
+    return Moments(
+        timestamp=histories.timestamp_BL,
+        gap=gap_BL,
+        context=histories.context_BL,
+        user_index=np.broadcast_to(histories.user_index_B[:, None], gap_BL.shape),
+        behavior=histories.behavior_index_BL,
+        session_step=np.minimum(steps_BL - begins_BL, SESSION_STEPS - 1),
+    )
+
+
+def requests_of(histories: Histories) -> Moments:
+    """Return the circumstances in which each history's next item is asked for, in arrays of shape (B,)."""
+    last_B = histories.timestamp_BL[np.arange(len(histories)), histories.length_B - 1]
+    timestamp_B = histories.request.timestamp_B
+    known_B = (timestamp_B > 0) & (last_B > 0)
+    gap_B = np.where(known_B, np.maximum(timestamp_B - last_B, 0), -1)
+    return Moments(timestamp_B, gap_B, histories.request.context_B, histories.user_index_B)
+
+
+class Circumstances(nn.Module):
+    """The sum of one embedding for each thing that is known; zero, as at the start of training, where nothing is."""
+
+    def __init__(self, dataset: Dataset, width: int, *, of_requests: bool) -> None:
+        super().__init__()
+        self.of_requests = of_requests
+        self._word_columns = [
+            name
+            for name, column in dataset.context.items()
+            if isinstance(column, CategoryColumn) and len(column.vocabulary) <= MOST_CONTEXT_VALUES
+        ]
+        self._number_columns = [n for n, column in dataset.context.items() if not isinstance(column, CategoryColumn)]
+        sizes = [GAP_BUCKETS, HOURS, WEEKDAYS]
+        if not of_requests:
+            sizes += [len(dataset.behavior.vocabulary), SESSION_STEPS]
+        for name in self._word_columns:
+            column = dataset.context[name]
+            assert isinstance(column, CategoryColumn)
+            sizes.append(len(column.vocabulary))
+        self._codes_by_user = [_user_codes(dataset, name) for name in dataset.user_table.columns if name != "user_id"]
+        self._codes_by_user = [codes for codes in self._codes_by_user if codes.max() <= MOST_CONTEXT_VALUES]
+        sizes += [int(codes.max()) for codes in self._codes_by_user]
+        # All kinds share one table, each from its own row on, so that one lookup adds them up; row 0 is "unknown".
+        self._first_rows = np.cumsum([1, *sizes[:-1]])
+        self.table = nn.EmbeddingBag(1 + sum(sizes), width, mode="sum", padding_idx=0)
+        # An item is what it is until its circumstances prove to matter.
+        nn.init.zeros_(self.table.weight)
+        self.numbers = nn.Linear(len(self._number_columns), width, bias=False) if self._number_columns else None
+        if self.numbers is not None:
+            nn.init.zeros_(self.numbers.weight)
+
+    def forward(self, moments: Moments) -> Tensor:
+        """Return one vector a moment, shape (..., D)."""
+        device = self.table.weight.device
+        timestamp, gap = torch.from_numpy(moments.timestamp), torch.from_numpy(np.ascontiguousarray(moments.gap))
+        # 0 is unknown, and the first value of each kind is 1.
+        codes = [
+            torch.where(gap >= 0, gap_buckets(gap) + 1, 0),
+            torch.where(timestamp > 0, hours(timestamp) + 1, 0),
+            torch.where(timestamp > 0, weekdays(timestamp) + 1, 0),
+        ]
+        if not self.of_requests:
+            assert moments.behavior is not None
+            assert moments.session_step is not None
+            codes += [torch.from_numpy(moments.behavior).long(), torch.from_numpy(moments.session_step) + 1]
+        codes += [torch.from_numpy(moments.context[name]).long() for name in self._word_columns]
+        codes += [torch.from_numpy(of_user[moments.user_index]) for of_user in self._codes_by_user]
+        rows = [
+            torch.where(code > 0, code + int(first) - 1, 0) for code, first in zip(codes, self._first_rows, strict=True)
+        ]
+        rows_NF = torch.stack(rows, dim=-1).reshape(-1, len(rows)).to(device)
+        vectors = self.table(rows_NF).reshape(*timestamp.shape, -1)
+        if self.numbers is not None:
+            values = np.stack([moments.context[name] for name in self._number_columns], axis=-1)
+            vectors = vectors + self.numbers(torch.from_numpy(values).to(vectors))
+        return vectors
+
+
+def _user_codes(dataset: Dataset, name: str) -> np.ndarray:
+    """Number the values of a column of the user table, by user index; 0 where there is none."""
+    words = dataset.user_table[name].cast(pl.String)
+    index_of = {word: index for index, word in enumerate(sorted(words.drop_nulls().unique()), start=1)}
+    return np.array([0, *(index_of.get(word, 0) for word in words)], dtype=np.int64)

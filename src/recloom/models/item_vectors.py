@@ -1,0 +1,95 @@
+"""Item ids and item texts -> one vector an item, by one of several fusions.
+
+Shapes: N items asked for, I catalogue (with the padding row), D width, E width of text embeddings, F width of
+whitened ones.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recloom.dataset import PADDING_INDEX
+from recloom.models.text_features import Whitening
+
+Fusion = Literal["id", "text", "sum", "gated", "concat", "init"]
+
+
+class ItemVectors(nn.Module):
+    """One vector an item, woven from an id embedding and the item's text embedding.
+
+    `id`      the id embedding alone
+    `text`    a linear map of the whitened text embedding alone
+    `sum`     both added
+    `gated`   each coordinate a mixture of the two, in a share that both decide
+    `concat`  half of the coordinates each
+    `init`    the id embedding starts as a projection of the text and goes its own way
+
+    The id part of an item without training interactions is zero in all of them, so that a new item is placed by its
+    text alone, and `id_dropout` makes the network used to such items.
+    """
+
+    text_IF: Tensor
+    seen_I: Tensor
+
+    def __init__(
+        self, num_items: int, width: int, fusion: Fusion, text_IE: Tensor | None, text_dim: int, id_dropout: float
+    ) -> None:
+        super().__init__()
+        self.fusion: Fusion = fusion if text_IE is not None else "id"
+        self.id_dropout = id_dropout
+        self.register_buffer("seen_I", torch.zeros(num_items + 1, dtype=torch.bool))
+        id_width = width - width // 2 if self.fusion == "concat" else width
+        if self.fusion != "text":
+            self.ids = nn.Embedding(num_items + 1, id_width, padding_idx=PADDING_INDEX)
+            # With text, the text speaks first and ids learn what it cannot tell.
+            nn.init.normal_(self.ids.weight, std=width**-0.5 if self.fusion == "id" else 0.02)
+            with torch.no_grad():
+                self.ids.weight[PADDING_INDEX] = 0
+        if self.fusion != "id":
+            assert text_IE is not None
+            self._text_IE = text_IE  # no buffer: whoever stores the model stores the item text beside it
+            self.whitening = Whitening(text_IE.shape[1], min(text_dim, text_IE.shape[1]))
+            self.register_buffer("text_IF", torch.zeros(0, 0), persistent=False)
+            text_width = width // 2 if self.fusion == "concat" else width
+            self.from_text = nn.Linear(self.whitening.feature_dim, text_width, bias=False)
+            if self.fusion == "init":
+                self.from_text.requires_grad_(False)
+            if self.fusion == "gated":
+                self.gate = nn.Linear(2 * width, width)
+            self.register_load_state_dict_post_hook(_whiten_text)  # type: ignore[no-untyped-call]
+
+    def prepare(self, seen_I: Tensor) -> None:
+        """Fit the whitening on the items of the training data.
+
+        Args:
+            seen_I: Whether an item has training interactions.
+        """
+        self.seen_I = seen_I
+        if self.fusion != "id":
+            has_text_I = self._text_IE.abs().amax(dim=1) > 0
+            self.whitening.fit(self._text_IE[seen_I.to(has_text_I.device) & has_text_I])
+            _whiten_text(self)
+
+    def forward(self, rows_N: Tensor) -> Tensor:
+        """Return the vectors, not normalised, of some items; shape (N, D)."""
+        if self.fusion == "text":
+            return self.from_text(self.text_IF[rows_N])
+        keep_N = self.seen_I[rows_N]
+        if self.training and self.id_dropout > 0 and self.fusion != "id":
+            keep_N = keep_N & (torch.rand(len(rows_N), device=rows_N.device) >= self.id_dropout)
+        id_ND = self.ids(rows_N) * keep_N[:, None]
+        if self.fusion == "id":
+            return id_ND
+        text_ND = self.from_text(self.text_IF[rows_N])
+        if self.fusion == "concat":
+            return torch.cat([id_ND, text_ND], dim=1)
+        if self.fusion == "gated":
+            share_ND = torch.sigmoid(self.gate(torch.cat([id_ND, text_ND], dim=1)))
+            return share_ND * id_ND + (1 - share_ND) * text_ND
+        return id_ND + text_ND
+
+
+def _whiten_text(items: ItemVectors, _: object = None) -> None:
+    """Compute the features of every item once, after the whitening was fitted or loaded."""
+    items.text_IF = items.whitening(items._text_IE.to(items.whitening.mean_E))

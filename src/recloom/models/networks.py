@@ -1,0 +1,179 @@
+"""What reads a sequence: vectors of events come in, one state a step goes out.
+
+Every network takes the same three things and is chosen by name, so that all else is equal when they are compared.
+
+Shapes: B histories, L steps, D width of events and states, H heads, A width of a head.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
+
+
+class SequenceNetwork(nn.Module):
+    """A network over right-padded sequences."""
+
+    is_causal: ClassVar[bool] = True
+    """Whether a state depends on the events up to its own step alone."""
+
+    @abstractmethod
+    def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
+        """Return a state for each step, shape (B, L, D).
+
+        Args:
+            event_BLD: What happened at each step.
+            is_event_BL: False for padding, which comes last and changes no state of an event.
+            timestamp_BL: When it happened, UTC seconds, int64; 0 for padding.
+        """
+
+
+class Recurrent(SequenceNetwork):
+    """GRU, LSTM or plain RNN, and a linear layer from its state to the width of events.
+
+    Source: Hidasi et al. (2016), "Session-based Recommendations with Recurrent Neural Networks",
+    https://arxiv.org/abs/1511.06939
+    """
+
+    cells: ClassVar[dict[str, Callable[..., nn.RNNBase]]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+
+    def __init__(self, cell: str, width: int, hidden_dim: int, num_layers: int, dropout: float) -> None:
+        super().__init__()
+        between_layers = dropout if num_layers > 1 else 0.0
+        self.cell = self.cells[cell](width, hidden_dim, num_layers, batch_first=True, dropout=between_layers)
+        self.dropout = nn.Dropout(dropout)
+        self.to_width = nn.Linear(hidden_dim, width)
+
+    def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
+        hidden_BLH, _ = self.cell(event_BLD)
+        return self.to_width(self.dropout(hidden_BLH))
+
+
+class GatedFeedForward(nn.Module):
+    """SwiGLU: one linear map gates another. Source: Shazeer (2020), https://arxiv.org/abs/2002.05202."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.gate_and_value = nn.Linear(width, 4 * width)
+        self.out = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        gate, value = self.gate_and_value(hidden_BLD).chunk(2, dim=-1)
+        return self.out(self.dropout(functional.silu(gate) * value))
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention, then a gated feed-forward layer, each normalised before and added to what came in."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = GatedFeedForward(width, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_BLD: Tensor, visible_BLL: Tensor | None) -> Tensor:
+        """Return new states.
+
+        Args:
+            hidden_BLD: States of the layer below.
+            visible_BLL: Which steps (last axis) each step may look at. None: itself and those before it.
+        """
+        qkv = self.to_qkv(self.attention_norm(hidden_BLD)).chunk(3, dim=-1)
+        query, key, value = (_heads(part, self.num_heads) for part in qkv)
+        mask = None if visible_BLL is None else visible_BLL[:, None]
+        mixed_BHLA = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
+        hidden_BLD = hidden_BLD + self.dropout(self.attention_out(mixed_BHLA.transpose(1, 2).flatten(2)))
+        return hidden_BLD + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_BLD)))
+
+
+class SASRec(SequenceNetwork):
+    """Causal self-attention with learned positions, counted from the first event of the window.
+
+    Departures from Kang and McAuley (2018, https://arxiv.org/abs/1808.09781): normalisation before each layer
+    and a gated feed-forward layer, as in eSASRec (Tikhonovich et al. 2025, https://arxiv.org/abs/2508.06450); no
+    dropout of attention weights.
+    """
+
+    def __init__(self, width: int, num_heads: int, num_layers: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.empty(max_length + 1, width))
+        nn.init.normal_(self.positions, std=0.02)
+        self.blocks = nn.ModuleList(AttentionBlock(width, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
+        visible_BLL = None if self.is_causal else is_event_BL[:, None, :].expand(-1, is_event_BL.shape[1], -1)
+        hidden_BLD = event_BLD + self.positions[: event_BLD.shape[1]]
+        for block in self.blocks:
+            hidden_BLD = block(hidden_BLD, visible_BLL)
+        return self.norm(hidden_BLD)
+
+
+class BERT4Rec(SASRec):
+    """Attention in both directions, trained to fill gaps: the state of a masked step tells what was there.
+
+    Departures from Sun et al. (2019, https://arxiv.org/abs/1904.06690): the same blocks as `SASRec` here.
+    """
+
+    is_causal = False
+
+
+class HSTU(SequenceNetwork):
+    """Pointwise attention without a softmax, biased by how far apart two events are in steps and in time.
+
+    Departure from Zhai et al. (2024, https://arxiv.org/abs/2402.17152): the attention is divided by the number of
+    steps that are looked at, not by a constant length.
+    """
+
+    def __init__(self, width: int, num_heads: int, num_layers: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(HSTUBlock(width, num_heads, max_length, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
+        steps_L = torch.arange(event_BLD.shape[1], device=event_BLD.device)
+        steps_back_LL = (steps_L[:, None] - steps_L).clamp_min(0)
+        gap_BLL = gap_buckets(timestamp_BL[:, :, None] - timestamp_BL[:, None, :])
+        hidden_BLD = event_BLD
+        for block in self.blocks:
+            hidden_BLD = block(hidden_BLD, steps_back_LL, gap_BLL)
+        return self.norm(hidden_BLD)
+
+
+class HSTUBlock(nn.Module):
+    """One layer of `HSTU`."""
+
+    def __init__(self, width: int, num_heads: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_in, self.norm_mixed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.to_uqkv, self.out = nn.Linear(width, 4 * width), nn.Linear(width, width)
+        self.step_bias = nn.Parameter(torch.zeros(max_length + 1))
+        self.gap_bias = nn.Parameter(torch.zeros(GAP_BUCKETS))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_BLD: Tensor, steps_back_LL: Tensor, gap_BLL: Tensor) -> Tensor:
+        uqkv_BLD = functional.silu(self.to_uqkv(self.norm_in(hidden_BLD)))
+        gate_BLD, *qkv = uqkv_BLD.chunk(4, dim=-1)
+        query, key, value = (_heads(part, self.num_heads) for part in qkv)
+        bias_BLL = self.step_bias[steps_back_LL] + self.gap_bias[gap_BLL]
+        weight_BHLL = functional.silu(query @ key.transpose(2, 3) + bias_BLL[:, None]).tril()
+        looked_at_L1 = torch.arange(1, hidden_BLD.shape[1] + 1, device=hidden_BLD.device)[:, None]
+        mixed_BLD = ((weight_BHLL @ value) / looked_at_L1).transpose(1, 2).flatten(2)
+        return hidden_BLD + self.out(self.dropout(self.norm_mixed(mixed_BLD) * gate_BLD))
+
+
+def _heads(values_BLD: Tensor, num_heads: int) -> Tensor:
+    """Part the width into heads, shape (B, H, L, A)."""
+    batch, length, width = values_BLD.shape
+    return values_BLD.view(batch, length, num_heads, width // num_heads).transpose(1, 2)
