@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from recloom.config import Tables
+from recloom.config import Tables, to_table
 from recloom.dataset import (
     PADDING_INDEX,
     Cases,
@@ -30,7 +30,15 @@ from recloom.dataset import (
     histories_from_interactions,
     split_dataset,
 )
-from recloom.encoders import Encoder, encode_texts, item_texts, item_titles, load_encoder, suggest_encoder
+from recloom.encoders import (
+    Encoder,
+    encode_texts,
+    item_texts,
+    item_titles,
+    load_encoder,
+    read_adaptation,
+    suggest_encoder,
+)
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
 from recloom.evaluation import Evaluation, evaluate_rankings
 from recloom.events import read_items
@@ -492,6 +500,7 @@ def _read_catalogue(
             raise ConfigError(f"{config.model_name} reads item text, but {found}; choose another model or encoder")
         return None, None, options, []
     warnings = []
+    _check_adaptation(dataset, config)
     chosen = replace(options, name=suggest_encoder(texts) if options.name == "auto" else options.name)
     try:
         encoder = _load_encoder(chosen)
@@ -504,6 +513,18 @@ def _read_catalogue(
     read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress)
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
     return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder, chosen, warnings
+
+
+def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
+    """Refuse an encoder that was adapted on interactions which this split holds out."""
+    record = read_adaptation(Path(config.encoder.name))
+    if record is None or record["dataset"] != dataset.fingerprint or config.split.everything:
+        return
+    if record["split"] != to_table(config.split):
+        raise ConfigError(
+            f"the encoder {config.encoder.name} was adapted on this dataset under the split {record['split']}, and would"
+            f" have seen what {to_table(config.split)} holds out; adapt it under the same split"
+        )
 
 
 def _load_encoder(config: EncoderConfig) -> Encoder:

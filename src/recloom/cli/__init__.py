@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from recloom.cli import datasets, demo, doctor, evaluate, fit, prepare, recommend, similar
+from recloom.cli import adapt, datasets, demo, doctor, evaluate, fit, prepare, recommend, similar
 from recloom.cli.console import messages
 from recloom.errors import InputError, RecloomError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.add_typer(datasets.app, name="datasets")
 app.command("prepare")(prepare.prepare)
+app.command("adapt")(adapt.adapt)
 app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)

@@ -1,5 +1,6 @@
 """Words about items, behaviour and context come in; embeddings of a pretrained language model go out."""
 
+from recloom.encoders.adaptation import AdaptationConfig, adapt_encoder, read_adaptation
 from recloom.encoders.checks import check_embeddings
 from recloom.encoders.encoder import Encoder
 from recloom.encoders.encoding import encode_texts
@@ -8,7 +9,9 @@ from recloom.encoders.text import behavior_text, context_text, item_texts, item_
 
 __all__ = [
     "ENCODER_NAMES",
+    "AdaptationConfig",
     "Encoder",
+    "adapt_encoder",
     "behavior_text",
     "check_embeddings",
     "context_text",
@@ -16,5 +19,6 @@ __all__ = [
     "item_texts",
     "item_titles",
     "load_encoder",
+    "read_adaptation",
     "suggest_encoder",
 ]

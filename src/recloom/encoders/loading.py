@@ -42,11 +42,11 @@ def load_encoder(
     if name.startswith("openai:"):
         return EndpointEncoder(name.removeprefix("openai:"), prompt=prompt, max_tokens=max_tokens)
     return LanguageModelEncoder(
-        _model_folder(name), name=name, prompt=prompt, max_tokens=max_tokens, int8=int8, device=device
+        model_folder(name), name=name, prompt=prompt, max_tokens=max_tokens, int8=int8, device=device
     )
 
 
-def _model_folder(name: str) -> Path:
+def model_folder(name: str) -> Path:
     if name == "minilm":
         return minilm_folder()
     if name == "multilingual":

@@ -46,7 +46,7 @@ def load_pooled_model(folder: Path, pipeline: Pipeline, **options: Any) -> Poole
     from transformers import AutoModel
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = AutoModel.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
             )
@@ -76,7 +76,7 @@ def reader(model: PooledModel, device: str) -> Callable[[np.ndarray], np.ndarray
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing progress bars and reporting on weights, for as long as this lasts."""
     from transformers.utils import logging as untyped
 

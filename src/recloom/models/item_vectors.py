@@ -15,6 +15,11 @@ from recloom.models.text_features import Whitening
 Fusion = Literal["id", "text", "sum", "gated", "concat", "init"]
 
 
+LARGE_CATALOGUE = 100_000
+RIDGE = 0.1
+"""Penalty on the first map from text to vectors, a share of the variance of a text feature."""
+
+
 class ItemVectors(nn.Module):
     """One vector an item, woven from an id embedding and the item's text embedding.
 
@@ -41,7 +46,9 @@ class ItemVectors(nn.Module):
         self.register_buffer("seen_I", torch.zeros(num_items + 1, dtype=torch.bool))
         id_width = width - width // 2 if self.fusion == "concat" else width
         if self.fusion != "text":
-            self.ids = nn.Embedding(num_items + 1, id_width, padding_idx=PADDING_INDEX)
+            # A large table is updated in the rows that a step used, so that a step's cost does not grow with it.
+            is_large = num_items > LARGE_CATALOGUE
+            self.ids = nn.Embedding(num_items + 1, id_width, padding_idx=PADDING_INDEX, sparse=is_large)
             # With text, the text speaks first and ids learn what it cannot tell.
             nn.init.normal_(self.ids.weight, std=width**-0.5 if self.fusion == "id" else 0.02)
             with torch.no_grad():
@@ -70,6 +77,32 @@ class ItemVectors(nn.Module):
             has_text_I = self._text_IE.abs().amax(dim=1) > 0
             self.whitening.fit(self._text_IE[seen_I.to(has_text_I.device) & has_text_I])
             _whiten_text(self)
+
+    @torch.no_grad()
+    def start_from(self, vectors_ID: Tensor) -> None:
+        """Begin at given vectors: text at what best predicts them, ids at what text leaves open.
+
+        Args:
+            vectors_ID: One vector an item, zero for an item of which nothing is known; shape (I, D).
+        """
+        if self.fusion == "concat":
+            self.from_text.weight.copy_(self._regression(vectors_ID[:, : self.from_text.out_features]))
+            self.ids.weight.copy_(vectors_ID[:, : self.ids.embedding_dim])
+            return
+        if self.fusion != "id":
+            self.from_text.weight.copy_(self._regression(vectors_ID))
+        if self.fusion in ("id", "gated"):
+            self.ids.weight.copy_(vectors_ID)
+        elif self.fusion == "sum":
+            is_known_I1 = vectors_ID.abs().amax(dim=1, keepdim=True) > 0
+            self.ids.weight.copy_((vectors_ID - self.from_text(self.text_IF)) * is_known_I1)
+
+    def _regression(self, vectors_ID: Tensor) -> Tensor:
+        """Return the linear map from text features to vectors with the least squared error, shape (D, F)."""
+        known_I = (vectors_ID.abs().amax(dim=1) > 0) & (self.text_IF.abs().amax(dim=1) > 0)
+        text_NF, vectors_ND = self.text_IF[known_I].double(), vectors_ID[known_I].double()
+        covariance_FF = text_NF.T @ text_NF + RIDGE * max(1, len(text_NF)) * torch.eye(text_NF.shape[1]).double()
+        return torch.linalg.solve(covariance_FF, text_NF.T @ vectors_ND).T.float()
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """Return the vectors, not normalised, of some items; shape (N, D)."""

@@ -34,7 +34,7 @@ class SequenceNetwork(nn.Module):
 
 
 class Recurrent(SequenceNetwork):
-    """GRU, LSTM or plain RNN, and a linear layer from its state to the width of events.
+    """GRU, LSTM or plain RNN; a linear layer takes its state to the width of events and is added to the last one.
 
     Source: Hidasi et al. (2016), "Session-based Recommendations with Recurrent Neural Networks",
     https://arxiv.org/abs/1511.06939
@@ -51,7 +51,7 @@ class Recurrent(SequenceNetwork):
 
     def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
         hidden_BLH, _ = self.cell(event_BLD)
-        return self.to_width(self.dropout(hidden_BLH))
+        return event_BLD + self.to_width(self.dropout(hidden_BLH))
 
 
 class GatedFeedForward(nn.Module):
@@ -77,6 +77,7 @@ class AttentionBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.to_qkv = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
+        self.step_bias = nn.Parameter(torch.zeros(num_heads, 2 * 256 + 1))
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = GatedFeedForward(width, dropout)
         self.dropout = nn.Dropout(dropout)
@@ -91,6 +92,14 @@ class AttentionBlock(nn.Module):
         qkv = self.to_qkv(self.attention_norm(hidden_BLD)).chunk(3, dim=-1)
         query, key, value = (_heads(part, self.num_heads) for part in qkv)
         mask = None if visible_BLL is None else visible_BLL[:, None]
+        if __import__("os").environ.get("REL"):
+            L = event_len = hidden_BLD.shape[1]
+            st = torch.arange(L)
+            bias = self.step_bias[:, (st[:, None] - st).clamp(-256, 256) + 256]
+            if mask is None:
+                mask = (bias + torch.full((L, L), -torch.inf).triu(1))[None]
+            else:
+                mask = bias[None] + torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
         mixed_BHLA = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
         hidden_BLD = hidden_BLD + self.dropout(self.attention_out(mixed_BHLA.transpose(1, 2).flatten(2)))
         return hidden_BLD + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_BLD)))
@@ -107,7 +116,7 @@ class SASRec(SequenceNetwork):
     def __init__(self, width: int, num_heads: int, num_layers: int, max_length: int, dropout: float) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(max_length + 1, width))
-        nn.init.normal_(self.positions, std=0.02)
+        nn.init.normal_(self.positions, std=float(__import__("os").environ.get("POS", "0.02")))
         self.blocks = nn.ModuleList(AttentionBlock(width, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
 

@@ -37,7 +37,7 @@ class Ranker:
     """
 
     def __init__(self, model: Model) -> None:
-        self._model = copy.deepcopy(model).double().eval()
+        self._model = copy.deepcopy(model).cpu().double().eval()
         with torch.no_grad():
             self._items_DI = self._model.item_vectors().T.contiguous()
         self.num_items = self._items_DI.shape[1] - 1

@@ -15,6 +15,7 @@ from torch.nn import functional
 from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig
 from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
+from recloom.models.cooccurrence import cooccurrence_vectors
 from recloom.models.interface import ItemText, TrainedModel, TrainingData, usual_length
 from recloom.models.item_vectors import Fusion, ItemVectors
 from recloom.models.losses import LOSSES
@@ -56,6 +57,8 @@ class WeaveConfig:
     """Share of values set to zero in training."""
     id_dropout: float = 0.1
     """Share of items that are known by their text alone in a training step, so that new items are scored well."""
+    warm_start: bool = True
+    """Whether item vectors start from what is taken together, and text from what best predicts it."""
     request: bool = True
     """Whether the time and context in which the next item is asked for are part of the query."""
     request_dropout: float = 0.1
@@ -142,6 +145,10 @@ class Weave(TrainedModel):
         counts_I = torch.from_numpy(data.item_counts())
         for tower in self._towers:
             tower.items.prepare(counts_I > 0)
+        if self.config.warm_start:
+            vectors_ID = cooccurrence_vectors(data, self.config.embedding_dim)
+            for tower in self._towers:
+                tower.items.start_from(vectors_ID)
         self.prior.prepare(data)
         self._negatives = Negatives(counts_I, self.config.sampling, self.config.num_negatives)
 
@@ -198,6 +205,7 @@ class Tower(nn.Module):
         self.mask = None if self.network.is_causal else nn.Parameter(torch.randn(width) * 0.02)
         self.dropout = nn.Dropout(config.dropout)
         self.to_query = nn.Linear(width, width)
+        nn.init.eye_(self.to_query.weight)  # what comes next is like what was last, until training knows better
         self.to_behavior = nn.Linear(width, len(dataset.behavior.vocabulary) + 1) if config.behavior_loss else None
         self.to_gap = nn.Linear(width, GAP_BUCKETS) if config.time_loss else None
 

@@ -3,15 +3,13 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recloom.files import replacing
-from recloom.training.weight_average import WeightAverage
+from recloom.training.optimization import Optimization
 
 
 @dataclass
@@ -40,36 +38,27 @@ class TrainingState:
         return self.curve[self.best_epoch - 1].validation if self.best_epoch else None
 
 
-def save_checkpoint(
-    path: Path,
-    key: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage,
-    state: TrainingState,
-) -> None:
+def save_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimization, state: TrainingState) -> None:
     """Write everything a run needs to go on, beside the previous checkpoint, and take its place."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
-    tensors |= {f"average.{number}": tensor for number, tensor in enumerate(average.tensors)}
-    for parameter, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{parameter}.{name}": value for name, value in values.items()}
+    tensors |= {f"optimization.{name}": tensor for name, tensor in optimization.tensors().items()}
     facts = {
         "key": key,
-        "averaged_steps": str(average.steps),
         "state": json.dumps({"curve": [asdict(epoch) for epoch in state.curve], "best_epoch": state.best_epoch}),
     }
     with replacing(path) as beside:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=facts)
 
 
-def load_checkpoint(
-    path: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage
-) -> TrainingState | None:
+def load_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimization) -> TrainingState | None:
     """Put a run back where its checkpoint left it.
 
     Args:
+        path: The checkpoint's file.
         key: Names the run. A checkpoint of another run (other data, other settings) is left alone.
+        model: Takes the weights.
+        optimization: Takes its own state.
 
     Returns:
         The state to go on from; None where there is no checkpoint of this run.
@@ -82,13 +71,7 @@ def load_checkpoint(
             return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     model.load_state_dict(_under("model.", tensors))
-    average.tensors = [tensors[f"average.{number}"] for number in range(len(average.tensors))]
-    average.steps = int(facts["averaged_steps"])
-    moments: dict[int, dict[str, Any]] = {}
-    for name, tensor in _under("optimizer.", tensors).items():
-        parameter, _, what = name.partition(".")
-        moments.setdefault(int(parameter), {})[what] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimization.load_tensors(_under("optimization.", tensors))
     saved = json.loads(facts["state"])
     return TrainingState([Epoch(**epoch) for epoch in saved["curve"]], saved["best_epoch"], _under("best.", tensors))
 

@@ -1,0 +1,71 @@
+"""What was taken together -> a first guess of item vectors, from which training goes on."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloom.models.interface import TrainingData
+
+REACH = 5
+"""Interactions before and after that count as together, the nearer the more."""
+SMOOTHING = 0.75
+"""Power of a neighbour's frequency, so that rare neighbours do not count for too much."""
+MOST_PAIRS = 50_000_000
+"""Pairs that are counted at most, the newest ones: more change the first guess little."""
+
+
+def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tensor:
+    """Factor the positive pointwise mutual information of items that follow each other closely.
+
+    Returns:
+        One vector an item, shape (items + 1, width), with entries of 0.5 on average over the items that were taken
+        beside another, and zero for the others.
+
+    Source: Levy and Goldberg (2014), "Neural Word Embedding as Implicit Matrix Factorization",
+    https://papers.nips.cc/paper/5477; smoothing from Levy, Goldberg and Dagan (2015).
+    """
+    num_rows = len(data.dataset.items) + 1
+    pairs, weights = _pairs(data)
+    pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    weights = np.concatenate([weights, weights])
+    keys, inverse = np.unique(pairs[:, 0] * num_rows + pairs[:, 1], return_inverse=True)
+    counts = np.bincount(inverse, weights, minlength=len(keys))
+    rows, columns = keys // num_rows, keys % num_rows
+    frequency = np.bincount(rows, counts, minlength=num_rows)
+    smoothed = frequency**SMOOTHING
+    expected = frequency[rows] * smoothed[columns] / max(smoothed.sum(), 1e-9)
+    information = np.log(np.maximum(counts / np.maximum(expected, 1e-9), 1e-9))
+    kept = information > 0
+    matrix = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([rows[kept], columns[kept]])),
+        torch.from_numpy(information[kept]).float(),
+        (num_rows, num_rows),
+        check_invariants=True,
+    ).coalesce()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        basis, _, _ = torch.svd_lowrank(matrix, q=min(2 * width, num_rows), niter=4)
+    # Only directions in which items that go together are alike: those of positive eigenvalues.
+    strength, direction = torch.linalg.eigh((basis.T @ (matrix @ basis)).double())
+    strength, direction = strength.flip(0)[:width].clamp_min(0), direction.flip(1)[:, :width]
+    vectors = torch.zeros(num_rows, width)
+    vectors[:, : len(strength)] = basis @ (direction * strength.sqrt()).float()
+    size = vectors.square().mean(dim=1).sqrt()
+    is_known = size > 1e-6
+    if not is_known.any():
+        return vectors
+    return vectors * is_known[:, None] * (0.5 / size[is_known].mean())
+
+
+def _pairs(data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs of different items at most `REACH` interactions apart, and one over how far apart."""
+    positions = data.segments.positions()
+    positions = positions[-MOST_PAIRS // REACH :]
+    user = np.searchsorted(data.dataset.user_offsets, positions, side="right")
+    item = data.dataset.item_index[positions].astype(np.int64)
+    pairs, weights = [], []
+    for apart in range(1, REACH + 1):
+        together = (user[apart:] == user[:-apart]) & (item[apart:] != item[:-apart])
+        pairs.append(np.stack([item[:-apart][together], item[apart:][together]], axis=1))
+        weights.append(np.full(int(together.sum()), 1 / apart))
+    return np.concatenate(pairs), np.concatenate(weights)

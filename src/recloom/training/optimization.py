@@ -1,0 +1,102 @@
+"""A loss -> better weights: gradient steps, and the moving average of the weights that is kept in the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FIRST_STEPS = 100
+"""So many steps are averaged one by one."""
+STEPS_BETWEEN = 8
+"""Afterwards the average follows every so many steps: often enough, and a large catalogue costs little."""
+
+
+class Optimization:
+    """AdamW for the dense parameters, Adam over the rows in use for large embedding tables, averaged weights.
+
+    The average over steps generalises better than the weights of any single one.
+    Source: Polyak and Juditsky (1992), https://doi.org/10.1137/0330046, in the exponential form in use today.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, learning_rate: float, weight_decay: float, gradient_clip: float, averaging: float
+    ) -> None:
+        """Begin at the model's weights.
+
+        Args:
+            model: Whose parameters to optimise.
+            learning_rate: Step size.
+            weight_decay: Decay of AdamW.
+            gradient_clip: Largest norm of the dense gradient; a longer one is scaled down.
+            averaging: How much of the average stays at each step.
+        """
+        tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._dense = [p for p in self._parameters if all(p is not table for table in tables)]
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(self._dense, lr=learning_rate, weight_decay=weight_decay)
+        ]
+        if tables:
+            self._optimizers.append(torch.optim.SparseAdam(tables, lr=learning_rate))
+        self._gradient_clip, self._averaging = gradient_clip, averaging
+        self._average = [parameter.detach().clone() for parameter in self._parameters]
+        self._steps = 0
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down the gradient."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._dense, self._gradient_clip)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self._steps += 1
+        # Early on the weights change so fast that a long memory would hold nothing but the beginning.
+        if self._steps <= FIRST_STEPS:
+            self._move_average(min(self._averaging, self._steps / (self._steps + 10)))
+        elif self._steps % STEPS_BETWEEN == 0:
+            self._move_average(self._averaging**STEPS_BETWEEN)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the average into the model, and the weights of the last step back at the end."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that has to be kept to go on from here, apart from the model's weights."""
+        tensors = {f"average.{number}": tensor for number, tensor in enumerate(self._average)}
+        for number, optimizer in enumerate(self._optimizers):
+            for parameter, values in optimizer.state_dict()["state"].items():
+                for name, value in values.items():
+                    tensors[f"{number}.{parameter}.{name}"] = torch.as_tensor(value)
+        return tensors | {"steps": torch.tensor(self._steps)}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `tensors` returned."""
+        self._steps = int(tensors["steps"])
+        for number, average in enumerate(self._average):
+            average.copy_(tensors[f"average.{number}"])
+        for number, optimizer in enumerate(self._optimizers):
+            state: dict[int, dict[str, Any]] = {}
+            for key, value in tensors.items():
+                kind, _, rest = key.partition(".")
+                if kind == str(number):
+                    parameter, _, name = rest.partition(".")
+                    # SparseAdam counts its steps in a plain number.
+                    plain = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)
+                    state.setdefault(int(parameter), {})[name] = int(value) if plain else value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def _move_average(self, kept: float) -> None:
+        weights: list[Tensor] = [parameter.detach() for parameter in self._parameters]
+        torch._foreach_lerp_(self._average, weights, 1 - kept)
+
+    def _swap(self) -> None:
+        for number, parameter in enumerate(self._parameters):
+            parameter.data, self._average[number] = self._average[number], parameter.data
