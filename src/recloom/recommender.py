@@ -50,6 +50,7 @@ from recloom.models import (
     Model,
     Ranker,
     Rankings,
+    Teacher,
     TrainedModel,
     TrainingData,
 )
@@ -570,6 +571,9 @@ def _fit_model(
         guess = replace(training, epochs=min(training.epochs, UNVALIDATED_EPOCHS))
         return train(model, full, guess, validate=None, progress=progress), model, True
     model.prepare(train_part)
+    teacher = _teacher(dataset, config)
+    if teacher is not None:
+        model.learn_from(teacher)
     search = replace(training, budget=training.budget * 0.55) if training.budget and refit else training
     key = f"{dataset.fingerprint} {config.to_toml()}"
     cases = split.validation.sample(training.validation_cases, training.seed)
@@ -597,10 +601,32 @@ def _fit_model(
     final = _new_model(dataset, config, text)
     assert isinstance(final, TrainedModel)
     final.prepare(full)
+    if teacher is not None:
+        final.learn_from(teacher)
     final.tune_like(model)
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
     again = train(final, full, rest, validate=None, progress=progress)
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def _teacher(dataset: Dataset, config: RunConfig) -> Teacher | None:
+    """Load the model to learn from.
+
+    Raises:
+        ConfigError: It was fitted on other data or under another split, or does not learn by steps itself.
+    """
+    folder = config.training.teacher
+    if folder is None:
+        return None
+    other = Recommender.load(folder)
+    if other.dataset.fingerprint != dataset.fingerprint or other.config.split != config.split:
+        raise ConfigError(
+            f"the teacher {folder} was fitted on other data or under another split, and could tell what is held out;"
+            " fit it on this dataset under the same split"
+        )
+    if not isinstance(other.model, TrainedModel):
+        raise ConfigError(f"the teacher {folder} is {other.config.model_name}, which has no opinion on single steps")
+    return Teacher(other.model, config.training.teacher_share)
 
 
 def _new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:

@@ -72,5 +72,3 @@ def test_a_new_item_is_placed_by_its_text_alone(dataset_of):
     batch, _ = histories_from_interactions(dataset, [[Interaction("i1"), Interaction("i2")]], 8)
     assert set(Ranker(model).rank(batch, 2, True).item_index_BK[0].tolist()) == {twin, i3}
     assert vectors.shape[0] == len(dataset.items) + 1
-
-

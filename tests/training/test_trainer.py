@@ -112,7 +112,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(run, tm
     kept = checkpoint.read_bytes()
     loss = MODELS["weave"].loss
     monkeypatch.setattr(MODELS["weave"], "loss", lambda self, histories: loss(self, histories) * math.nan)
-    with pytest.raises(TrainingError, match=r"the loss is nan at epoch 2, step 1 of \d+ .*lower training.learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan at epoch 2, step 1 of \d+ .*lower training.learning_rate"
+    ):
         run(CONFIG, checkpoint=checkpoint, key="a")
     assert checkpoint.read_bytes() == kept
 

@@ -24,6 +24,7 @@ def fit(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Learn from everything in the end, to serve.")] = False,
     budget: Annotated[str | None, typer.Option(help="Most time to train: 90s, 10m, 1h.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Fitted model to learn from as well.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; unset, a GPU where there is one.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="Any option: training.epochs=20. Repeatable.")] = [],  # noqa: B006
@@ -36,7 +37,12 @@ def fit(
     short: dict[str, dict[str, Any]] = {
         "split": {"protocol": protocol, "ties": ties, "everything": everything or None},
         "encoder": {"name": encoder},
-        "training": {"budget": parse_duration(budget) if budget else None, "device": device, "seed": seed},
+        "training": {
+            "budget": parse_duration(budget) if budget else None,
+            "device": device,
+            "teacher": teacher,
+            "seed": seed,
+        },
     }
     for more in (short, parse_settings(settings)):
         for table, values in more.items():

@@ -5,6 +5,7 @@ from recloom.models.interface import CountedModel, ItemText, Model, TrainedModel
 from recloom.models.lm_fusion import LMFusion
 from recloom.models.popular import Popular, PopularRecent
 from recloom.models.ranking import Ranker, Rankings
+from recloom.models.teacher import Teacher
 from recloom.models.weave import Weave
 
 MODELS: dict[str, type[Model]] = {model.name: model for model in (Weave, LMFusion, Popular, PopularRecent, Content)}
@@ -21,6 +22,7 @@ __all__ = [
     "PopularRecent",
     "Ranker",
     "Rankings",
+    "Teacher",
     "TrainedModel",
     "TrainingData",
     "Weave",

@@ -6,12 +6,16 @@ Shapes: B histories, L steps, I catalogue (with the padding row), D width, E wid
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from recloom.dataset import Dataset, Histories, Segments, SplitConfig
+from recloom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recloom.models.teacher import Teacher
 
 SECONDS_PER_DAY = 86_400
 
@@ -108,6 +112,22 @@ class TrainedModel(Model):
 
     def tune_like(self, other: "TrainedModel") -> None:
         """Take over what `tune` chose for another model of the same class."""
+
+    def step_queries(self, histories: Histories) -> Tensor:
+        """Return the query after each step, nothing being known of the request; shape (B, L, D).
+
+        Raises:
+            ConfigError: The model looks at later steps too, so that it has none.
+        """
+        raise ConfigError(f"{self.name} has no query for each step of a history, so it cannot teach another model")
+
+    def learn_from(self, teacher: "Teacher") -> None:
+        """Have the loss follow a teacher's opinion as well.
+
+        Raises:
+            ConfigError: The model cannot be taught.
+        """
+        raise ConfigError(f"{self.name} cannot learn from a teacher; weave can")
 
     @abstractmethod
     def loss(self, histories: Histories) -> Tensor:

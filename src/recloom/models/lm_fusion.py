@@ -94,10 +94,13 @@ class LMFusion(TrainedModel):
         return self.to_scores.weight
 
     def queries(self, histories: Histories) -> Tensor:
-        hidden_BLD = self._read(histories)
+        query_BLD = self.step_queries(histories)
         last_B = torch.from_numpy(histories.length_B) - 1
-        hidden_BD = hidden_BLD[torch.arange(len(last_B)), last_B]
-        return torch.cat([hidden_BD, torch.ones_like(hidden_BD[:, :1])], dim=1)
+        return query_BLD[torch.arange(len(last_B)), last_B]
+
+    def step_queries(self, histories: Histories) -> Tensor:
+        hidden_BLD = self._read(histories)
+        return torch.cat([hidden_BLD, torch.ones_like(hidden_BLD[..., :1])], dim=2)
 
     def loss(self, histories: Histories) -> Tensor:
         item_index_BL = torch.from_numpy(histories.item_index_BL).long()

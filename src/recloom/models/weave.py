@@ -22,6 +22,7 @@ from recloom.models.losses import LOSSES
 from recloom.models.negatives import Negatives, Sampling
 from recloom.models.networks import HSTU, BERT4Rec, Recurrent, SASRec, SequenceNetwork
 from recloom.models.popularity_prior import PopularityPrior
+from recloom.models.teacher import Teacher
 from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
 
 Network = Literal["gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu"]
@@ -132,6 +133,7 @@ class Weave(TrainedModel):
             fusions = (config.fusion,)
         self.towers = nn.ModuleList(Tower(config, dataset, fusion, text_IE) for fusion in fusions)
         self.prior = PopularityPrior(len(dataset.items))
+        self._teacher: Teacher | None = None
 
     @property
     def _towers(self) -> list["Tower"]:
@@ -187,8 +189,16 @@ class Weave(TrainedModel):
         # Popularity is a few more coordinates: still one inner product.
         return self.prior.extend(query_BD, requests_of(histories))
 
+    def step_queries(self, histories: Histories) -> Tensor:
+        query_BLD = torch.cat([tower.step_queries(histories) for tower in self._towers], dim=2)
+        return functional.pad(query_BLD, (0, self.prior.features_IP.shape[1]))
+
+    def learn_from(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+
     def loss(self, histories: Histories) -> Tensor:
-        return torch.stack([tower.loss(histories, self._negatives) for tower in self._towers]).sum()
+        losses = [tower.loss(histories, self._negatives, self._teacher) for tower in self._towers]
+        return torch.stack(losses).sum()
 
 
 class Tower(nn.Module):
@@ -227,7 +237,13 @@ class Tower(nn.Module):
         state_BD = self.network(event_BLD, is_event_BL, timestamp_BL)[rows_B, last_B]
         return self._query(state_BD, requests_of(histories))
 
-    def loss(self, histories: Histories, negatives: Negatives) -> Tensor:
+    def step_queries(self, histories: Histories) -> Tensor:
+        """Return the query after each step, nothing being known of the request; shape (B, L, D)."""
+        if self.mask is not None:
+            raise ConfigError("bert4rec looks at later steps too, so it has no query for each step and cannot teach")
+        return self._to_query(self.network(*self._events(histories)))
+
+    def loss(self, histories: Histories, negatives: Negatives, teacher: Teacher | None) -> Tensor:
         """Return the mean loss over all targets of the batch."""
         event_BLD, is_event_BL, timestamp_BL = self._events(histories)
         item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(event_BLD.device)
@@ -243,10 +259,21 @@ class Tower(nn.Module):
             state_ND = self.network(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
         target_N = item_index_BL[asked_BL]
         request = self._requests_for(histories, asked_BL)
-        loss = self._item_loss(self._query(state_ND, request), target_N, negatives)
+        opinion_ND = None
+        if teacher is not None:
+            opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:]]
+        query_ND = self._query(state_ND, request)
+        loss = self._item_loss(query_ND, target_N, negatives, teacher, opinion_ND)
         return loss + self._further_losses(state_ND, histories, asked_BL)
 
-    def _item_loss(self, query_ND: Tensor, target_N: Tensor, negatives: Negatives) -> Tensor:
+    def _item_loss(
+        self,
+        query_ND: Tensor,
+        target_N: Tensor,
+        negatives: Negatives,
+        teacher: Teacher | None,
+        opinion_ND: Tensor | None,
+    ) -> Tensor:
         candidate_C, log_expected_C = negatives.draw(target_N)
         # Target and negatives may be the same item, so both go through one table of distinct rows.
         rows, position = torch.unique(torch.cat([target_N, candidate_C]), return_inverse=True)
@@ -254,7 +281,12 @@ class Tower(nn.Module):
         target_score_N = (query_ND * vectors[position[: len(target_N)]]).sum(dim=1)
         score_NC = query_ND @ vectors[position[len(target_N) :]].T
         score_NC = score_NC.masked_fill(target_N[:, None] == candidate_C, -torch.inf)
-        return LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
+        loss = LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
+        if teacher is None or opinion_ND is None:
+            return loss
+        both_NC = torch.cat([target_score_N[:, None], score_NC], dim=1)
+        disagreement = teacher.disagreement(opinion_ND, target_N, candidate_C, both_NC)
+        return (1 - teacher.share) * loss + teacher.share * disagreement
 
     def _further_losses(self, state_ND: Tensor, histories: Histories, asked_BL: Tensor) -> Tensor:
         loss = state_ND.new_zeros(())
@@ -292,9 +324,12 @@ class Tower(nn.Module):
         if self.request is not None:
             scale_ND, shift_ND = self.request(request).chunk(2, dim=-1)
             state_ND = state_ND * (1 + scale_ND) + shift_ND
+        return self._to_query(state_ND)
+
+    def _to_query(self, state_ND: Tensor) -> Tensor:
         query_ND = self.to_query(self.dropout(state_ND))
         if self.config.similarity == "cosine":
-            query_ND = functional.normalize(query_ND, dim=1, eps=1e-6) / self.config.temperature
+            query_ND = functional.normalize(query_ND, dim=-1, eps=1e-6) / self.config.temperature
         return query_ND
 
     def _scaled(self, vectors_ND: Tensor) -> Tensor:

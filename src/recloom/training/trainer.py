@@ -53,6 +53,10 @@ class TrainingConfig:
     """Most seconds to train, validation and refit included. Unset: no limit."""
     device: Literal["cpu", "cuda"] | None = None
     """Where gradient steps are computed. Unset: on a GPU where there is one."""
+    teacher: str | None = None
+    """Folder of a fitted model whose opinions are learned as well as what came next."""
+    teacher_share: float = 0.5
+    """How much of the loss is disagreement with the teacher."""
     seed: int = 0
     """Decides initial weights, batches, dropout and negatives."""
 
@@ -62,6 +66,8 @@ class TrainingConfig:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}; it has to be positive")
         if self.device not in (None, "cpu", "cuda"):
             raise ConfigError(f"training.device is {self.device!r}; choose cpu or cuda")
+        if not 0 <= self.teacher_share <= 1:
+            raise ConfigError(f"training.teacher_share is {self.teacher_share}; it has to lie in [0, 1]")
         if not 0 <= self.averaging < 1:
             raise ConfigError(f"training.averaging is {self.averaging}; it has to lie in [0, 1)")
         if self.stride is not None and self.stride < 1:
