@@ -4,14 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recloom.dataset import Segments
 from recloom.models.interface import TrainingData
 
 REACH = 5
 """Interactions before and after that count as together, the nearer the more."""
 SMOOTHING = 0.75
 """Power of a neighbour's frequency, so that rare neighbours do not count for too much."""
-MOST_PAIRS = 50_000_000
-"""Pairs that are counted at most, the newest ones: more change the first guess little."""
+MOST_INTERACTIONS = 2_000_000
+"""Interactions that are looked at, those of users chosen at random: more change a first guess little."""
+LARGE_CATALOGUE = 200_000
+"""From so many items on, the factorisation keeps fewer spare directions, to save memory."""
 
 
 def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tensor:
@@ -25,7 +28,7 @@ def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tenso
     https://papers.nips.cc/paper/5477; smoothing from Levy, Goldberg and Dagan (2015).
     """
     num_rows = len(data.dataset.items) + 1
-    pairs, weights = _pairs(data)
+    pairs, weights = _pairs(data, seed)
     pairs = np.concatenate([pairs, pairs[:, ::-1]])
     weights = np.concatenate([weights, weights])
     keys, inverse = np.unique(pairs[:, 0] * num_rows + pairs[:, 1], return_inverse=True)
@@ -42,9 +45,10 @@ def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tenso
         (num_rows, num_rows),
         check_invariants=True,
     ).coalesce()
+    spare = width if num_rows < LARGE_CATALOGUE else 16
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        basis, _, _ = torch.svd_lowrank(matrix, q=min(2 * width, num_rows), niter=4)
+        basis, _, _ = torch.svd_lowrank(matrix, q=min(width + spare, num_rows), niter=4)
     # Only directions in which items that go together are alike: those of positive eigenvalues.
     strength, direction = torch.linalg.eigh((basis.T @ (matrix @ basis)).double())
     strength, direction = strength.flip(0)[:width].clamp_min(0), direction.flip(1)[:, :width]
@@ -57,10 +61,14 @@ def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tenso
     return vectors * is_known[:, None] * (0.5 / size[is_known].mean())
 
 
-def _pairs(data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(data: TrainingData, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs of different items at most `REACH` interactions apart, and one over how far apart."""
-    positions = data.segments.positions()
-    positions = positions[-MOST_PAIRS // REACH :]
+    segments = data.segments
+    if segments.num_interactions > MOST_INTERACTIONS:
+        share = MOST_INTERACTIONS / segments.num_interactions
+        chosen = np.random.default_rng(seed).random(len(segments.start)) < share
+        segments = Segments(segments.start[chosen], segments.end[chosen])
+    positions = segments.positions()
     user = np.searchsorted(data.dataset.user_offsets, positions, side="right")
     item = data.dataset.item_index[positions].astype(np.int64)
     pairs, weights = [], []
