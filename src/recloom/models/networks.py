@@ -2,7 +2,7 @@
 
 Every network takes the same three things and is chosen by name, so that all else is equal when they are compared.
 
-Shapes: B histories, L steps, D width of events and states, H heads, A width of a head.
+Shapes: B histories, L steps, D width of the network, H heads, A width of a head.
 """
 
 from abc import abstractmethod
@@ -34,7 +34,7 @@ class SequenceNetwork(nn.Module):
 
 
 class Recurrent(SequenceNetwork):
-    """GRU, LSTM or plain RNN; a linear layer takes its state to the width of events and is added to the last one.
+    """GRU, LSTM or plain RNN.
 
     Source: Hidasi et al. (2016), "Session-based Recommendations with Recurrent Neural Networks",
     https://arxiv.org/abs/1511.06939
@@ -42,16 +42,14 @@ class Recurrent(SequenceNetwork):
 
     cells: ClassVar[dict[str, Callable[..., nn.RNNBase]]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 
-    def __init__(self, cell: str, width: int, hidden_dim: int, num_layers: int, dropout: float) -> None:
+    def __init__(self, cell: str, width: int, num_layers: int, dropout: float) -> None:
         super().__init__()
         between_layers = dropout if num_layers > 1 else 0.0
-        self.cell = self.cells[cell](width, hidden_dim, num_layers, batch_first=True, dropout=between_layers)
-        self.dropout = nn.Dropout(dropout)
-        self.to_width = nn.Linear(hidden_dim, width)
+        self.cell = self.cells[cell](width, width, num_layers, batch_first=True, dropout=between_layers)
 
     def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
-        hidden_BLH, _ = self.cell(event_BLD)
-        return event_BLD + self.to_width(self.dropout(hidden_BLH))
+        state_BLD, _ = self.cell(event_BLD)
+        return state_BLD
 
 
 class GatedFeedForward(nn.Module):
@@ -77,7 +75,6 @@ class AttentionBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.to_qkv = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
-        self.step_bias = nn.Parameter(torch.zeros(num_heads, 2 * 256 + 1))
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = GatedFeedForward(width, dropout)
         self.dropout = nn.Dropout(dropout)
@@ -92,14 +89,6 @@ class AttentionBlock(nn.Module):
         qkv = self.to_qkv(self.attention_norm(hidden_BLD)).chunk(3, dim=-1)
         query, key, value = (_heads(part, self.num_heads) for part in qkv)
         mask = None if visible_BLL is None else visible_BLL[:, None]
-        if __import__("os").environ.get("REL"):
-            L = event_len = hidden_BLD.shape[1]
-            st = torch.arange(L)
-            bias = self.step_bias[:, (st[:, None] - st).clamp(-256, 256) + 256]
-            if mask is None:
-                mask = (bias + torch.full((L, L), -torch.inf).triu(1))[None]
-            else:
-                mask = bias[None] + torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
         mixed_BHLA = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
         hidden_BLD = hidden_BLD + self.dropout(self.attention_out(mixed_BHLA.transpose(1, 2).flatten(2)))
         return hidden_BLD + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_BLD)))
@@ -113,10 +102,13 @@ class SASRec(SequenceNetwork):
     dropout of attention weights.
     """
 
+    position_std: ClassVar[float] = 0.3
+    """Spread of the first positions: events have entries of about 0.5, and order has to be seen beside them."""
+
     def __init__(self, width: int, num_heads: int, num_layers: int, max_length: int, dropout: float) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(max_length + 1, width))
-        nn.init.normal_(self.positions, std=float(__import__("os").environ.get("POS", "0.02")))
+        nn.init.normal_(self.positions, std=float(__import__("os").environ.get("POS", self.position_std)))
         self.blocks = nn.ModuleList(AttentionBlock(width, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
 
@@ -135,6 +127,8 @@ class BERT4Rec(SASRec):
     """
 
     is_causal = False
+    position_std = 1.0
+    """A masked step knows nothing but where it is."""
 
 
 class HSTU(SequenceNetwork):

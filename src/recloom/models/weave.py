@@ -1,7 +1,7 @@
 """The default model: item ids and item texts woven into one vector, read in order by a small network.
 
-Shapes: B histories, L steps, N targets, C negatives, I catalogue (with the padding row), D width of a tower, P
-features of popularity.
+Shapes: B histories, L steps, N targets, C negatives, I catalogue (with the padding row), D width of item vectors and
+queries, H width of the network.
 """
 
 from dataclasses import dataclass
@@ -42,14 +42,14 @@ class WeaveConfig:
     fusion: Fusion | Literal["separate"] = "sum"
     """How id and text become one item vector; `separate` trains an id model and a text model side by side and adds
     their scores."""
-    embedding_dim: int = 64
+    embedding_dim: int = 128
     """Width D of item vectors and queries."""
     hidden_dim: int = 128
-    """Width of a recurrent network's state."""
+    """Width of the network that reads the sequence."""
     num_layers: int = 2
     """Layers of the network."""
     num_heads: int = 2
-    """Attention heads; has to divide embedding_dim."""
+    """Attention heads; has to divide hidden_dim."""
     text_dim: int = 256
     """Directions of the text embedding that are used, the strongest first."""
     max_length: int = 50
@@ -103,9 +103,9 @@ class WeaveConfig:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it cannot be negative")
         if self.temperature <= 0:
             raise ConfigError(f"model.temperature is {self.temperature}; it has to be positive")
-        if self.network in ("sasrec", "bert4rec", "hstu") and self.embedding_dim % self.num_heads:
+        if self.network in ("sasrec", "bert4rec", "hstu") and self.hidden_dim % self.num_heads:
             raise ConfigError(
-                f"model.embedding_dim ({self.embedding_dim}) has to be a multiple of model.num_heads ({self.num_heads})"
+                f"model.hidden_dim ({self.hidden_dim}) has to be a multiple of model.num_heads ({self.num_heads})"
             )
 
 
@@ -212,10 +212,14 @@ class Tower(nn.Module):
         self.circumstances = Circumstances(dataset, width, of_requests=False)
         self.request = Circumstances(dataset, 2 * width, of_requests=True) if config.request else None
         self.network = _network(config)
+        self.to_network = nn.Linear(width, config.hidden_dim)
+        self.from_network = nn.Linear(config.hidden_dim, width)
         self.mask = None if self.network.is_causal else nn.Parameter(torch.randn(width) * 0.02)
         self.dropout = nn.Dropout(config.dropout)
         self.to_query = nn.Linear(width, width)
-        nn.init.eye_(self.to_query.weight)  # what comes next is like what was last, until training knows better
+        # What comes next is like what was last, until training knows better.
+        nn.init.eye_(self.to_query.weight)
+        nn.init.zeros_(self.from_network.weight)
         self.to_behavior = nn.Linear(width, len(dataset.behavior.vocabulary) + 1) if config.behavior_loss else None
         self.to_gap = nn.Linear(width, GAP_BUCKETS) if config.time_loss else None
 
@@ -234,21 +238,21 @@ class Tower(nn.Module):
             timestamp_BL, last_B = _with_step(timestamp_BL), last_B + 1
             event_BLD[rows_B, last_B] = self.mask
             is_event_BL[rows_B, last_B] = True
-        state_BD = self.network(event_BLD, is_event_BL, timestamp_BL)[rows_B, last_B]
+        state_BD = self._states(event_BLD, is_event_BL, timestamp_BL)[rows_B, last_B]
         return self._query(state_BD, requests_of(histories))
 
     def step_queries(self, histories: Histories) -> Tensor:
         """Return the query after each step, nothing being known of the request; shape (B, L, D)."""
         if self.mask is not None:
             raise ConfigError("bert4rec looks at later steps too, so it has no query for each step and cannot teach")
-        return self._to_query(self.network(*self._events(histories)))
+        return self._to_query(self._states(*self._events(histories)))
 
     def loss(self, histories: Histories, negatives: Negatives, teacher: Teacher | None) -> Tensor:
         """Return the mean loss over all targets of the batch."""
         event_BLD, is_event_BL, timestamp_BL = self._events(histories)
         item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(event_BLD.device)
         if self.mask is None:
-            state_BLD = self.network(event_BLD[:, :-1], is_event_BL[:, :-1], timestamp_BL[:, :-1])
+            state_BLD = self._states(event_BLD[:, :-1], is_event_BL[:, :-1], timestamp_BL[:, :-1])
             asked_BL = is_event_BL.clone()
             asked_BL[:, 0] = False
             state_ND = state_BLD[asked_BL[:, 1:]]
@@ -256,7 +260,7 @@ class Tower(nn.Module):
             asked_BL = is_event_BL & (torch.rand(is_event_BL.shape, device=event_BLD.device) < MASKED_SHARE)
             asked_BL[torch.arange(len(asked_BL)), is_event_BL.sum(dim=1) - 1] = True
             masked_BLD = torch.where(asked_BL[..., None], self.mask, event_BLD)
-            state_ND = self.network(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
+            state_ND = self._states(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
         target_N = item_index_BL[asked_BL]
         request = self._requests_for(histories, asked_BL)
         opinion_ND = None
@@ -308,6 +312,11 @@ class Tower(nn.Module):
         timestamp_BL = torch.from_numpy(histories.timestamp_BL).to(device)
         return self.dropout(event_BLD), item_index_BL != PADDING_INDEX, timestamp_BL
 
+    def _states(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
+        """Add what the network makes of the events up to each step to the event itself, shape (B, L, D)."""
+        read_BLH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)
+        return event_BLD + self.from_network(self.dropout(read_BLH))
+
     def _requests_for(self, histories: Histories, asked_BL: Tensor) -> Moments:
         """Return the circumstances of the targets, a share of them unknown, in arrays of shape (N,)."""
         asked = asked_BL.cpu().numpy()
@@ -338,10 +347,10 @@ class Tower(nn.Module):
 
 def _network(config: WeaveConfig) -> SequenceNetwork:
     if config.network in Recurrent.cells:
-        return Recurrent(config.network, config.embedding_dim, config.hidden_dim, config.num_layers, config.dropout)
+        return Recurrent(config.network, config.hidden_dim, config.num_layers, config.dropout)
     attention: dict[str, type[SASRec] | type[HSTU]] = {"sasrec": SASRec, "bert4rec": BERT4Rec, "hstu": HSTU}
     return attention[config.network](
-        config.embedding_dim, config.num_heads, config.num_layers, config.max_length, config.dropout
+        config.hidden_dim, config.num_heads, config.num_layers, config.max_length, config.dropout
     )
 
 
