@@ -418,7 +418,8 @@ class Recommender:
                 cases.history_start[some],
                 cases.history_end[some],
                 self.model.max_length,
-                cases.target[some] if self.config.split.tells_request else None,
+                cases.target[some],
+                self.config.split.told,
             )
             ranked.append(self.rank(histories, k, include_seen).item_index_BK)
         return np.concatenate(ranked), self.dataset.item_index[cases.target]
@@ -523,8 +524,8 @@ def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
         return
     if record["split"] != to_table(config.split):
         raise ConfigError(
-            f"the encoder {config.encoder.name} was adapted on this dataset under the split {record['split']}, and would"
-            f" have seen what {to_table(config.split)} holds out; adapt it under the same split"
+            f"the encoder {config.encoder.name} was adapted on this dataset under the split {record['split']}, and"
+            f" would have seen what {to_table(config.split)} holds out; adapt it under the same split"
         )
 
 
@@ -577,8 +578,7 @@ def _fit_model(
     search = replace(training, budget=training.budget * 0.55) if training.budget and refit else training
     key = f"{dataset.fingerprint} {config.to_toml()}"
     cases = split.validation.sample(training.validation_cases, training.seed)
-    request_B = cases.target if config.split.tells_request else None
-    asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, request_B)
+    asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
     target_B = dataset.item_index[cases.target]
     result = train(
         model,

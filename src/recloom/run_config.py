@@ -63,6 +63,9 @@ class RunConfig:
 
         model_class = MODELS[model]
         split = config_of(SplitConfig, "split")
+        if unknown := sorted(set(split.told) - {"timestamp", *dataset.context}):
+            known = ", ".join(["timestamp", *dataset.context])
+            raise ConfigError(f"split.request names {unknown[0]!r}, which the log does not hold; it holds {known}")
         include_seen = settings.get("recommend", {}).get("include_seen")
         if include_seen is None:
             include_seen = _people_come_back(dataset, split)

@@ -15,9 +15,9 @@ def dataset(dataset_of):
     return dataset_of(LOG, header=HEADER)
 
 
-def history_of_u1(dataset, request=None):
+def history_of_u1(dataset, request=None, told=("timestamp", "device")):
     start = dataset.user_offsets[1:2]
-    return gather(dataset, start, start + 2, 20, None if request is None else start + request)
+    return gather(dataset, start, start + 2, 20, None if request is None else start + request, told)
 
 
 def test_an_event_knows_its_gap_and_its_step_into_the_session(dataset):
@@ -33,6 +33,13 @@ def test_a_request_knows_how_long_ago_the_history_ended_and_its_context(dataset)
     device = dataset.context["device"]
     assert device.vocabulary.id_of(int(request.context["device"][0])) == "web"
     assert request.behavior is None  # what will be done is not known when it is asked
+
+
+def test_a_column_that_is_not_told_stays_unknown(dataset):
+    request = requests_of(history_of_u1(dataset, request=2, told=("timestamp",)))
+    assert request.timestamp.tolist() == [9000]
+    assert request.context["device"].tolist() == [0]
+    assert request.context["price"].tolist() == [0.0]
 
 
 def test_nothing_is_known_of_a_request_unless_it_is_said(dataset):

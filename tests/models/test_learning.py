@@ -1,6 +1,5 @@
 """A planted answer: everybody walks the same circle of items, so that the next one is known."""
 
-import numpy as np
 import pytest
 import torch
 

@@ -1,6 +1,6 @@
 """Positions in the flat arrays -> padded batches of histories, without a Python object per row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -129,6 +129,7 @@ def gather(
     end_B: np.ndarray,
     max_length: int,
     request_B: np.ndarray | None = None,
+    told: Collection[str] = (),
 ) -> Histories:
     """Read stretches of interactions as a batch, each cut to its last `max_length`.
 
@@ -137,8 +138,8 @@ def gather(
         start_B: Position of the first interaction of each history.
         end_B: One past its last.
         max_length: Most interactions of a history to read.
-        request_B: Position of the interaction that is asked for: its time and context, and nothing else of it,
-            become the request's. None: nothing is known of the request.
+        request_B: Position of the interaction that is asked for. None: nothing is known of the request.
+        told: What becomes known of it: `timestamp` and names of context columns.
     """
     first_B = np.maximum(start_B, end_B - max_length)
     length_B = end_B - first_B
@@ -150,11 +151,11 @@ def gather(
     def take(flat: np.ndarray) -> np.ndarray:
         return np.where(inside_BL, flat[position_BL], flat.dtype.type(0))
 
-    if request_B is None:
-        request = Requests.unknown(dataset, len(length_B))
-    else:
-        context = {name: column.values[request_B] for name, column in dataset.context.items()}
-        request = Requests(dataset.timestamp[request_B], context)
+    request = Requests.unknown(dataset, len(length_B))
+    if request_B is not None:
+        time_B = dataset.timestamp[request_B] if "timestamp" in told else request.timestamp_B
+        context = {name: dataset.context[name].values[request_B] for name in dataset.context if name in told}
+        request = Requests(time_B, request.context_B | context)
     return Histories(
         take(dataset.item_index),
         take(dataset.timestamp),

@@ -37,9 +37,10 @@ class SplitConfig:
     """Temporal only: share of all interactions from the split time on."""
     train_days: float | None = None
     """Learn only from the last so many days before the end of training. Unset: from everything."""
-    request: bool | None = None
-    """Whether a model is told the time and context in which the target happened, as a service would know them. Unset:
-    yes under temporal, no under leave-one-out, as papers do."""
+    request: str | None = None
+    """What of the target is known when it is asked for, as a service would know it: "timestamp", and context columns
+    that do not depend on what is taken, as in "timestamp,device". Unset: "timestamp" under temporal, nothing under
+    leave-one-out, as papers do."""
     everything: bool = False
     """Hold out no test: validation takes the last interactions instead, and the final model sees them all."""
 
@@ -60,9 +61,11 @@ class SplitConfig:
         return self.ties or ("strict" if self.protocol == "temporal" else "file")
 
     @property
-    def tells_request(self) -> bool:
-        """Whether the time and context of the target are known when it is asked for."""
-        return self.protocol == "temporal" if self.request is None else self.request
+    def told(self) -> tuple[str, ...]:
+        """What of the target is known when it is asked for: `timestamp` and names of context columns."""
+        if self.request is None:
+            return ("timestamp",) if self.protocol == "temporal" else ()
+        return tuple(name.strip() for name in self.request.split(",") if name.strip())
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ Network = Literal["gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu"]
 NETWORKS = ("gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu")
 MOST_CANDIDATES = 20_000
 """Items that decide how much popularity counts; a larger catalogue is sampled."""
+CONTEXT_DROPOUT = 0.5
+"""Share of training targets that are asked for without a context column."""
 MASKED_SHARE = 0.3
 """Share of events that a network which looks both ways has to guess."""
 
@@ -63,7 +65,7 @@ class WeaveConfig:
     request: bool = True
     """Whether the time and context in which the next item is asked for are part of the query."""
     request_dropout: float = 0.1
-    """Share of training targets that are asked for without time and context, so that a request may lack them."""
+    """Share of training targets that are asked for without their time, so that a request may lack it."""
     popularity: bool = True
     """Whether recent popularity is added to the score, weighed by what validation says."""
     similarity: Literal["cosine", "dot"] = "cosine"
@@ -141,7 +143,7 @@ class Weave(TrainedModel):
 
     @classmethod
     def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
-        return {"max_length": usual_length(dataset), "request": split.tells_request}
+        return {"max_length": usual_length(dataset), "request": bool(split.told)}
 
     def prepare(self, data: TrainingData) -> None:
         counts_I = torch.from_numpy(data.item_counts())
@@ -321,11 +323,16 @@ class Tower(nn.Module):
         """Return the circumstances of the targets, a share of them unknown, in arrays of shape (N,)."""
         asked = asked_BL.cpu().numpy()
         events = events_of(histories)
-        known_N = torch.rand(int(asked.sum())).numpy() >= self.config.request_dropout
+
+        def known(dropout: float) -> np.ndarray:
+            return torch.rand(int(asked.sum())).numpy() >= dropout
+
+        time_known_N = known(self.config.request_dropout)
         return Moments(
-            timestamp=events.timestamp[asked] * known_N,
-            gap=np.where(known_N, events.gap[asked], -1),
-            context={name: values[asked] * known_N for name, values in events.context.items()},
+            timestamp=events.timestamp[asked] * time_known_N,
+            gap=np.where(time_known_N, events.gap[asked], -1),
+            # Each column by itself: a request says some of it, and what, differs from request to request.
+            context={name: values[asked] * known(CONTEXT_DROPOUT) for name, values in events.context.items()},
             user_index=events.user_index[asked],
         )
 
