@@ -10,7 +10,7 @@ from recloom.config import Tables, build, suggestion, to_table
 from recloom.dataset import Dataset, SplitConfig, split_dataset
 from recloom.errors import ConfigError
 from recloom.models import MODELS
-from recloom.training import TrainingConfig
+from recloom.training import TrainingConfig, usual_batch_size
 
 REPEATS_MATTER = 0.2
 """Where more than this share of interactions is with an item the user had before, seen items stay in the lists."""
@@ -73,7 +73,7 @@ class RunConfig:
             model_name=model,
             model=config_of(model_class.Config, "model", model_class.defaults_for(dataset, split)),
             split=split,
-            training=config_of(TrainingConfig, "training"),
+            training=config_of(TrainingConfig, "training", {"batch_size": usual_batch_size(dataset.num_interactions)}),
             encoder=config_of(EncoderConfig, "encoder"),
             include_seen=config_of(_RecommendConfig, "recommend", {"include_seen": include_seen}).include_seen,
         )

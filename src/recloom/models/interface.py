@@ -139,6 +139,6 @@ class TrainedModel(Model):
 
 
 def usual_length(dataset: Dataset) -> int:
-    """Return how many interactions a sequence model has to read to see most histories whole: between 20 and 50."""
+    """Return how many interactions a sequence model has to read to see most histories whole: between 20 and 200."""
     lengths = np.diff(dataset.user_offsets)[1:]
-    return int(np.clip(np.quantile(lengths, 0.9), 20, 50)) if len(lengths) else 20
+    return int(np.clip(np.quantile(lengths, 0.9), 20, 200)) if len(lengths) else 20

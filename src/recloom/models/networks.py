@@ -108,7 +108,7 @@ class SASRec(SequenceNetwork):
     def __init__(self, width: int, num_heads: int, num_layers: int, max_length: int, dropout: float) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(max_length + 1, width))
-        nn.init.normal_(self.positions, std=float(__import__("os").environ.get("POS", self.position_std)))
+        nn.init.normal_(self.positions, std=self.position_std)
         self.blocks = nn.ModuleList(AttentionBlock(width, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
 

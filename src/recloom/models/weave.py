@@ -27,6 +27,12 @@ from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
 
 Network = Literal["gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu"]
 NETWORKS = ("gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu")
+LONG_HISTORY = 50
+"""Interactions from which on a history is long."""
+OFTEN_TAKEN = 100
+"""Interactions of an average item from which on ids learn well, and less has to be hidden in training."""
+SMALL_CATALOGUE = 4_000
+"""Items that are all used as negatives."""
 MOST_CANDIDATES = 20_000
 """Items that decide how much popularity counts; a larger catalogue is sampled."""
 CONTEXT_DROPOUT = 0.5
@@ -39,17 +45,17 @@ MASKED_SHARE = 0.3
 class WeaveConfig:
     """Hyperparameters of `weave`: the [model] table of a run file."""
 
-    network: Network = "sasrec"
+    network: Network = "gru"
     """What reads the sequence."""
     fusion: Fusion | Literal["separate"] = "sum"
     """How id and text become one item vector; `separate` trains an id model and a text model side by side and adds
     their scores."""
-    embedding_dim: int = 128
+    embedding_dim: int = 256
     """Width D of item vectors and queries."""
-    hidden_dim: int = 128
+    hidden_dim: int = 256
     """Width of the network that reads the sequence."""
-    num_layers: int = 2
-    """Layers of the network."""
+    num_layers: int | None = None
+    """Layers of the network. Unset: one if it is recurrent, two if it is attention."""
     num_heads: int = 2
     """Attention heads; has to divide hidden_dim."""
     text_dim: int = 256
@@ -95,7 +101,7 @@ class WeaveConfig:
             if getattr(self, name) not in known:
                 raise ConfigError(f"model.{name} is {getattr(self, name)!r}; choose {', '.join(known)}")
         for name in ("embedding_dim", "hidden_dim", "num_layers", "num_heads", "text_dim", "max_length"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it has to be at least 1")
         for name in ("dropout", "id_dropout", "request_dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -143,7 +149,20 @@ class Weave(TrainedModel):
 
     @classmethod
     def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
-        return {"max_length": usual_length(dataset), "request": bool(split.told)}
+        num_items, max_length = len(dataset.items), usual_length(dataset)
+        # Long histories are read by attention, whose steps do not wait for each other. benchmarks/accuracy.md has
+        # the figures behind these rules.
+        reads_long = max_length > LONG_HISTORY
+        width = 64 if num_items > 200_000 else 128 if num_items > 50_000 or reads_long else 256
+        return {
+            "network": "sasrec" if reads_long else "gru",
+            "embedding_dim": width,
+            "hidden_dim": width,
+            "max_length": max_length,
+            "dropout": 0.2 if dataset.num_interactions > OFTEN_TAKEN * num_items else 0.4,
+            "num_negatives": 0 if num_items <= SMALL_CATALOGUE else 1_024,
+            "request": bool(split.told),
+        }
 
     def prepare(self, data: TrainingData) -> None:
         counts_I = torch.from_numpy(data.item_counts())
@@ -354,10 +373,10 @@ class Tower(nn.Module):
 
 def _network(config: WeaveConfig) -> SequenceNetwork:
     if config.network in Recurrent.cells:
-        return Recurrent(config.network, config.hidden_dim, config.num_layers, config.dropout)
+        return Recurrent(config.network, config.hidden_dim, config.num_layers or 1, config.dropout)
     attention: dict[str, type[SASRec] | type[HSTU]] = {"sasrec": SASRec, "bert4rec": BERT4Rec, "hstu": HSTU}
     return attention[config.network](
-        config.hidden_dim, config.num_heads, config.num_layers, config.max_length, config.dropout
+        config.hidden_dim, config.num_heads, config.num_layers or 2, config.max_length, config.dropout
     )
 
 

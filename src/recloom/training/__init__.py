@@ -2,7 +2,7 @@
 
 from recloom.training.checkpoint import Epoch
 from recloom.training.run_record import RunRecord, hardware, peak_memory_bytes, versions
-from recloom.training.trainer import Progress, TrainingConfig, TrainingResult, train
+from recloom.training.trainer import Progress, TrainingConfig, TrainingResult, train, usual_batch_size
 
 __all__ = [
     "Epoch",
@@ -13,5 +13,6 @@ __all__ = [
     "hardware",
     "peak_memory_bytes",
     "train",
+    "usual_batch_size",
     "versions",
 ]

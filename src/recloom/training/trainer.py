@@ -216,3 +216,8 @@ def _num_targets(histories: Histories) -> int:
 
 def _out_of_time(config: TrainingConfig, began: float) -> bool:
     return config.budget is not None and time.monotonic() - began >= config.budget
+
+
+def usual_batch_size(num_interactions: int) -> int:
+    """Return a batch size of which an epoch has some hundred steps: between 1,024 and 4,096 interactions."""
+    return int(np.clip(num_interactions // 200, 1_024, 4_096))
