@@ -11,6 +11,8 @@ from tests.conftest import CYCLE, fake_text
 
 def prepared(name, dataset, **options):
     torch.manual_seed(0)
+    if name == "weave":
+        options = {"embedding_dim": 64, "hidden_dim": 64} | options
     model = MODELS[name](MODELS[name].Config(max_length=8, **options), dataset, fake_text(dataset))
     data = TrainingData(dataset, Segments(dataset.user_offsets[:-1], dataset.user_offsets[1:]))
     model.prepare(data)
