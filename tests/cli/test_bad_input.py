@@ -134,13 +134,13 @@ def broken(shop, tmp_path, name, change):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("config.toml", lambda text: text.replace(b"format = 1", b"format = 9"), "is a model of format 9"),
+        ("config.toml", lambda text: text.replace(b"format = 2", b"format = 9"), "is a model of format 9"),
         ("config.toml", lambda text: b"[recloom", "is damaged"),
         ("model.safetensors", lambda _: None, "it lacks model.safetensors"),
         ("model.safetensors", lambda weights: weights[:100], "is damaged"),
         (
             "config.toml",
-            lambda text: text.replace(b"embedding_dim = 64", b"embedding_dim = 32"),
+            lambda text: text.replace(b"embedding_dim = 256", b"embedding_dim = 32"),
             "do not fit its config",
         ),
         ("dataset.h5", lambda _: None, "no dataset at"),
