@@ -35,7 +35,9 @@ class PopularityPrior(nn.Module):
     def __init__(self, num_items: int) -> None:
         super().__init__()
         num_features = len(DAYS) + 1
-        self.register_buffer("features_IP", torch.zeros(num_items + 1, num_features))
+        features_IP = torch.zeros(num_items + 1, num_features)
+        features_IP[1:, -1] = 1  # until they are counted, as for items that come later, there are no interactions
+        self.register_buffer("features_IP", features_IP)
         self.register_buffer("weight_GP", torch.zeros(3, 1 + num_features))
 
     def prepare(self, data: TrainingData) -> None:
