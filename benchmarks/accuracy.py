@@ -3,8 +3,8 @@
     python benchmarks/accuracy.py DATASET --protocol temporal --model weave --seeds 0,1,2 --out accuracy.jsonl \
         [--set model.fusion=id] [--no-test]
 
-One line of JSON a run: settings, NDCG@10 on validation and, unless left out, on test, over all cases and over those whose
-item nobody had taken in the training data. The per-case values go beside it, so that runs can be paired.
+One line of JSON a run: settings, NDCG@10 on validation and, unless left out, on test, over all cases and over those
+whose item nobody had taken in the training data. The per-case values go beside it, so that runs can be paired.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/item_knn.py DATASET --protocol temporal --out accuracy.jsonl
 
 Shrinkage and how fast older interactions of a history fade are chosen on validation; the rest is as usual: 100
-neighbours an item, seen items left out as the dataset wants. The values of each case are kept beside the results, so that
-they can be paired with those of `accuracy.py`.
+neighbours an item, seen items left out as the dataset wants. The values of each case are kept beside the results, so
+that they can be paired with those of `accuracy.py`.
 """
 
 import argparse

@@ -50,8 +50,8 @@ def main() -> None:
         fitted = Recommender.fit(dataset, settings={"training": {"epochs": 1, "refit": False}})
     run = fitted.run
     print(
-        f"{len(dataset.items):,} items, {dataset.num_interactions:,} interactions: training {run.seconds['train']:.0f} s,"
-        f" of it the epoch and its validation {run.curve[0]['seconds']:.0f} s, validation NDCG@10"
+        f"{len(dataset.items):,} items, {dataset.num_interactions:,} interactions:"
+        f" training {run.seconds['train']:.0f} s, of it the epoch and its validation {run.curve[0]['seconds']:.0f} s, validation NDCG@10"
         f" {run.validation_ndcg_at_10:.4f}, peak memory {run.peak_memory_bytes / 2**30:.1f} GiB; {fitted.config.model}"
     )
 

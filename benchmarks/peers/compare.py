@@ -3,8 +3,8 @@
     python benchmarks/peers/compare.py DATASET [--budget 600] [--seeds 0] [--out benchmarks/peers.md]
 
 DATASET is a folder that `recloom prepare` wrote. Leave-one-out, file order, full ranking without seen items. Each peer
-trains in an environment of its own, made beside this file on the first run, within the budget; its ten best items a user
-are scored by recloom's own metric. The peers also learn from the validation interactions, recloom does not.
+trains in an environment of its own, made beside this file on the first run, within the budget; its ten best items a
+user are scored by recloom's own metric. The peers also learn from the validation interactions, recloom does not.
 """
 
 import argparse
@@ -108,10 +108,11 @@ def main() -> None:
                 print(rows[-1], flush=True)
     page = [
         f"# NDCG@10 after {options.budget:.0f} seconds of training, beside other systems", "",
-        f"Written by `{Path(sys.argv[0]).name}` on {options.dataset.name}: leave-one-out, file order, full ranking over",
-        f"{len(dataset.items):,} items, {len(users):,} users, seen items left out. Seconds include reading item text",
+        f"Written by `{Path(sys.argv[0]).name}` on {options.dataset.name}: leave-one-out, file order, full ranking",
+        f"over {len(dataset.items):,} items, {len(users):,} users, seen items left out. Seconds include reading item text",
         "(recloom) and stop at the end of a step.", "",
-        "| system | settings | seed | NDCG@10 (95 % interval) | seconds | epochs |", "|---|---|---|---|---|---|", *rows, "",
+        "| system | settings | seed | NDCG@10 (95 % interval) | seconds | epochs |", "|---|---|---|---|---|---|",
+        *rows, "",
         f"Data {dataset.fingerprint}; {PEERS}; {versions()}; {hardware()}.", "",
     ]  # fmt: skip
     options.out.write_text("\n".join(page))

@@ -22,9 +22,11 @@ parser.add_argument("--seed", type=int)
 options = parser.parse_args()
 
 log = pd.read_csv(options.train)
-# RecBole holds the last two interactions of each user out. The log given ends before the test, so one more is appended,
-# which nothing is learned from: the held-out part is then validation and a placeholder.
-last = log.groupby("user_id").tail(1).assign(order=lambda rows: rows["order"] + 1)
+# RecBole holds the last two interactions of each user out. The log given ends before the test, so two placeholders are
+# appended, which nothing is learned from.
+last = pd.concat(
+    log.groupby("user_id").tail(1).assign(order=lambda rows, step=step: rows["order"] + step) for step in (0.3, 0.6)
+)
 folder = Path(mkdtemp())
 (folder / "log").mkdir()
 atomic = pd.concat([log, last]).rename(
@@ -55,7 +57,7 @@ began = time.monotonic()
 epochs = 0.0
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     pass
 
 
@@ -68,14 +70,14 @@ def timed_step(*arguments, **keywords):
     step(*arguments, **keywords)
     epochs += 1 / steps_an_epoch
     if time.monotonic() - began >= options.budget:
-        raise OutOfTime
+        raise OutOfTimeError
 
 
 trainer.optimizer.step = timed_step
 try:
     for epoch in range(1_000):
         trainer._train_epoch(train_data, epoch, show_progress=False)
-except OutOfTime:
+except OutOfTimeError:
     pass
 seconds = time.monotonic() - began
 
@@ -99,5 +101,5 @@ with torch.no_grad():
         for number, row in enumerate(rows):
             scores[number, row] = -torch.inf
         lists.append(scores.topk(10).indices.numpy())
-items_BK = np.vectorize(lambda index: int(token_of[index]))(np.concatenate(lists))
-np.savez(options.lists, users=histories.index.to_numpy(), items=items_BK, seconds=seconds, epochs=epochs)
+items = np.vectorize(lambda index: int(token_of[index]))(np.concatenate(lists))
+np.savez(options.lists, users=histories.index.to_numpy(), items=items, seconds=seconds, epochs=epochs)

@@ -45,6 +45,6 @@ seconds = time.monotonic() - began
 users = log["user_id"].unique()
 ranked = model.recommend(users, dataset, k=10, filter_viewed=True)
 lists = ranked.sort_values(["user_id", "rank"]).groupby("user_id")["item_id"].apply(list)
-items_BK = np.stack([np.array(row + [0] * (10 - len(row))) for row in lists])
+items = np.stack([np.array(row + [0] * (10 - len(row))) for row in lists])
 epochs = model.fit_trainer.current_epoch
-np.savez(options.lists, users=lists.index.to_numpy(), items=items_BK, seconds=seconds, epochs=epochs)
+np.savez(options.lists, users=lists.index.to_numpy(), items=items, seconds=seconds, epochs=epochs)

@@ -522,7 +522,8 @@ def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
     record = read_adaptation(Path(config.encoder.name))
     if record is None or record["dataset"] != dataset.fingerprint or config.split.everything:
         return
-    if record["split"] != to_table(config.split):
+    held_out = to_table(config.split)
+    if {**record["split"], "request": None} != {**held_out, "request": None}:
         raise ConfigError(
             f"the encoder {config.encoder.name} was adapted on this dataset under the split {record['split']}, and"
             f" would have seen what {to_table(config.split)} holds out; adapt it under the same split"
@@ -566,17 +567,18 @@ def _fit_model(
     assert isinstance(model, TrainedModel)
     training = config.training
     refit = training.refit if training.refit is not None else split.full.num_interactions > split.train.num_interactions
+    teacher = _teacher(dataset, config)
+    if teacher is not None:
+        model.learn_from(teacher)
     if len(split.validation) == 0:
         # Too little data to hold validation out: train as long as the config says, on everything.
         model.prepare(full)
         guess = replace(training, epochs=min(training.epochs, UNVALIDATED_EPOCHS))
         return train(model, full, guess, validate=None, progress=progress), model, True
     model.prepare(train_part)
-    teacher = _teacher(dataset, config)
-    if teacher is not None:
-        model.learn_from(teacher)
     search = replace(training, budget=training.budget * 0.55) if training.budget and refit else training
-    key = f"{dataset.fingerprint} {config.to_toml()}"
+    text_digest = None if text is None else hashlib.sha256(text.vectors_IE.tobytes()).hexdigest()
+    key = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
     cases = split.validation.sample(training.validation_cases, training.seed)
     asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
     target_B = dataset.item_index[cases.target]
@@ -624,6 +626,11 @@ def _teacher(dataset: Dataset, config: RunConfig) -> Teacher | None:
             f"the teacher {folder} was fitted on other data or under another split, and could tell what is held out;"
             " fit it on this dataset under the same split"
         )
+    if other.run.refit and not config.split.everything:
+        raise ConfigError(
+            f"the teacher {folder} has learned from validation in the end, and could tell what validation asks; fit it"
+            " with --set training.refit=false"
+        )
     if not isinstance(other.model, TrainedModel):
         raise ConfigError(f"the teacher {folder} is {other.config.model_name}, which has no opinion on single steps")
     return Teacher(other.model, config.training.teacher_share)
@@ -653,7 +660,7 @@ def _load_rows(model: Model, weights: dict[str, torch.Tensor]) -> None:
 def _request_time(timestamp: str | float | None) -> int:
     try:
         return int(float(timestamp or 0))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(f"the context timestamp is {timestamp!r}; it has to be UTC seconds") from None
 
 

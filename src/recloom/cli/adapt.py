@@ -24,6 +24,8 @@ def adapt(
     tables = parse_settings(settings)
     if unknown := sorted(set(tables) - {"adaptation", "split", "encoder"}):
         raise ConfigError(f"unknown table [{unknown[0]}]; adapting reads adaptation, split and encoder")
+    if further := sorted(set(tables.get("encoder", {})) - {"template"}):
+        raise ConfigError(f"encoder.{further[0]} has no meaning here; name the encoder with --encoder")
     seconds = {"budget": parse_duration(budget)} if budget else {}
     split = build(SplitConfig, "split", tables.get("split", {}) | ({"protocol": protocol} if protocol else {}), {})
     config = build(AdaptationConfig, "adaptation", tables.get("adaptation", {}) | seconds, {})

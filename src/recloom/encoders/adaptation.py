@@ -58,6 +58,8 @@ class AdaptationConfig:
         for name in ("rank", "steps", "batch_size", "learning_rate", "temperature", "reach", "max_tokens"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"adaptation.{name} is {getattr(self, name)}; it has to be positive")
+        if self.budget is not None and self.budget <= 0:
+            raise ConfigError(f"adaptation.budget is {self.budget} seconds; it has to be positive")
 
 
 def adapt_encoder(
@@ -101,6 +103,8 @@ def adapt_encoder(
     from transformers import AutoTokenizer
 
     config, split = config or AdaptationConfig(), split or SplitConfig()
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and read_adaptation(out) is None):
+        raise ConfigError(f"{out} holds something that is not an adapted model, and would be replaced; choose another")
     texts = ["", *item_texts(dataset.item_table, template)]
     if not any(texts):
         raise ConfigError("the catalogue has no text columns, so there is nothing to adapt a language model to")

@@ -50,7 +50,9 @@ def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tenso
         torch.manual_seed(seed)
         basis, _, _ = torch.svd_lowrank(matrix, q=min(width + spare, num_rows), niter=4)
     # Only directions in which items that go together are alike: those of positive eigenvalues.
-    strength, direction = torch.linalg.eigh((basis.T @ (matrix @ basis)).double())
+    projected = (basis.T @ (matrix @ basis)).double()
+    # Smoothing treats an item and its neighbour differently; the mean of both ways is symmetric.
+    strength, direction = torch.linalg.eigh((projected + projected.T) / 2)
     strength, direction = strength.flip(0)[:width].clamp_min(0), direction.flip(1)[:, :width]
     vectors = torch.zeros(num_rows, width)
     vectors[:, : len(strength)] = basis @ (direction * strength.sqrt()).float()

@@ -103,7 +103,7 @@ class LMFusion(TrainedModel):
         return torch.cat([hidden_BLD, torch.ones_like(hidden_BLD[..., :1])], dim=2)
 
     def loss(self, histories: Histories) -> Tensor:
-        item_index_BL = torch.from_numpy(histories.item_index_BL).long()
+        item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(self.text_IE.device)
         is_target_BL = item_index_BL[:, 1:] != PADDING_INDEX
         hidden_ND = self.dropout(self._read(histories)[:, :-1][is_target_BL])
         return functional.cross_entropy(self.to_scores(hidden_ND), item_index_BL[:, 1:][is_target_BL])

@@ -55,7 +55,7 @@ def bpr(target_score_N: Tensor, score_NC: Tensor, log_expected_C: Tensor) -> Ten
     """
     is_other_NC = score_NC > -math.inf
     losses_NC = functional.softplus(score_NC - target_score_N[:, None])
-    return losses_NC.sum() / is_other_NC.sum()
+    return losses_NC.sum() / is_other_NC.sum().clamp_min(1)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"softmax": softmax, "gbce": gbce, "bpr": bpr}

@@ -17,8 +17,8 @@ DAYS = (1.0, 7.0, 30.0, 90.0, np.inf)
 """Windows before the end of training in which interactions are counted."""
 STEPS = 40
 """Steps of the optimiser that finds the weights; it is there long before."""
-PENALTY = 1e-3
-"""Ridge on the weights: with few validation cases, popularity matters little unless they agree."""
+PENALTY = 2.0
+"""Ridge on the weights, in cases: with few validation cases, popularity matters little unless they agree."""
 
 
 class PopularityPrior(nn.Module):
@@ -38,7 +38,7 @@ class PopularityPrior(nn.Module):
         features_IP = torch.zeros(num_items + 1, num_features)
         features_IP[1:, -1] = 1  # until they are counted, as for items that come later, there are no interactions
         self.register_buffer("features_IP", features_IP)
-        self.register_buffer("weight_GP", torch.zeros(3, 1 + num_features))
+        self.register_buffer("weight_GP", torch.zeros(2, 1 + num_features))
 
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
@@ -73,7 +73,8 @@ class PopularityPrior(nn.Module):
             weight_BP = known_BG @ weight_GP
             score_BC = possible_BC * weight_BP[:, :1].exp() + weight_BP[:, 1:] @ features_CP.T
             score_BC = score_BC.masked_fill(forbidden_BC, -torch.inf)
-            loss = functional.cross_entropy(score_BC, target_position_B) + PENALTY * weight_GP.square().sum()
+            ridge = PENALTY / len(target_position_B) * weight_GP.square().sum()
+            loss = functional.cross_entropy(score_BC, target_position_B) + ridge
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
@@ -86,8 +87,10 @@ class PopularityPrior(nn.Module):
 
 
 def _what_is_known(request: Moments) -> Tensor:
-    """Return the features of requests, shape (B, G): a constant, and the log of days since the history ended."""
+    """Return the features of requests, shape (B, G): a constant, and the log of days since the history ended.
+
+    Where that is not known it is taken for nothing: somebody who is asking right after the last event.
+    """
     gap_B = torch.from_numpy(request.gap)
-    is_known_B = (gap_B >= 0).float()
-    log_days_B = torch.log1p(gap_B.clamp_min(0) / SECONDS_PER_DAY) * is_known_B
-    return torch.stack([torch.ones_like(log_days_B), is_known_B, log_days_B], dim=1).float()
+    log_days_B = torch.log1p(gap_B.clamp_min(0) / SECONDS_PER_DAY)
+    return torch.stack([torch.ones_like(log_days_B), log_days_B], dim=1).float()

@@ -3,6 +3,7 @@
 Shapes: B histories, L steps, N targets, C candidates, I catalogue (with the padding row), D width.
 """
 
+import hashlib
 from typing import Any
 
 import torch
@@ -28,8 +29,11 @@ class Teacher:
         """
         self._model = model.eval().requires_grad_(False)
         self.share = share
+        self.max_length = model.max_length
         with torch.no_grad():
             self._items_ID = self._model.item_vectors()
+        self.digest = hashlib.sha256(self._items_ID.numpy().tobytes()).hexdigest()
+        """Tells this teacher from others."""
 
     def queries(self, histories: Histories) -> Tensor:
         """Return the teacher's query after each step, shape (B, L, D)."""

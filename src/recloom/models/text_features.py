@@ -25,7 +25,9 @@ class Whitening(nn.Module):
         self.register_buffer("projection_EF", torch.zeros(embedding_dim, feature_dim))
 
     def fit(self, embeddings_NE: Tensor) -> None:
-        """Learn the transform from embeddings, of which none is all zero."""
+        """Learn the transform from embeddings, of which none is all zero; from none at all, features are zero."""
+        if len(embeddings_NE) == 0:
+            return
         feature_dim = self.feature_dim
         self.mean_E = embeddings_NE.mean(dim=0)
         centred_NE = (embeddings_NE - self.mean_E).double()

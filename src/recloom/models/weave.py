@@ -33,6 +33,7 @@ OFTEN_TAKEN = 100
 """Interactions of an average item from which on ids learn well, and less has to be hidden in training."""
 SMALL_CATALOGUE = 4_000
 """Items that are all used as negatives."""
+HISTORIES_AT_ONCE = 512
 MOST_CANDIDATES = 20_000
 """Items that decide how much popularity counts; a larger catalogue is sampled."""
 CONTEXT_DROPOUT = 0.5
@@ -179,11 +180,14 @@ class Weave(TrainedModel):
         if not self.config.popularity:
             return
         self.eval()
-        candidate_C = torch.randperm(len(self.prior.features_IP) - 1)[:MOST_CANDIDATES] + 1
-        candidate_C = torch.unique(torch.cat([candidate_C, target_B]))
-        with torch.no_grad():
-            query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
-            score_BC = query_BD @ self.similarity_vectors()[candidate_C].T
+        num_items = len(self.prior.features_IP) - 1
+        shuffled = torch.randperm(num_items, generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES] + 1
+        candidate_C = torch.unique(torch.cat([shuffled, target_B]))
+        score_BC = self._similarity(histories, candidate_C)
+        if num_items > MOST_CANDIDATES:
+            # A target that was not drawn counts in its own case alone: else what is taken often is drawn more often.
+            undrawn_C = ~torch.isin(candidate_C, shuffled)
+            score_BC[undrawn_C & (candidate_C != target_B[:, None])] = -torch.inf
         if not include_seen:
             rows, seen = map(torch.from_numpy, histories.seen())
             column = torch.searchsorted(candidate_C, seen.long()).clamp_max(len(candidate_C) - 1)
@@ -194,6 +198,16 @@ class Weave(TrainedModel):
         if possible_B.any():
             asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
             self.prior.fit(score_BC[possible_B], candidate_C, position_B[possible_B], requests_of(asked))
+
+    @torch.no_grad()
+    def _similarity(self, histories: Histories, candidate_C: Tensor) -> Tensor:
+        """Return query times item without popularity, shape (B, C)."""
+        items_DC = self.similarity_vectors()[candidate_C].T
+        parts = []
+        for begin in range(0, len(histories), HISTORIES_AT_ONCE):
+            some = histories.rows(np.arange(begin, min(begin + HISTORIES_AT_ONCE, len(histories))))
+            parts.append(torch.cat([tower.queries(some) for tower in self._towers], dim=1) @ items_DC)
+        return torch.cat(parts)
 
     def tune_like(self, other: TrainedModel) -> None:
         assert isinstance(other, Weave)
@@ -215,6 +229,13 @@ class Weave(TrainedModel):
         return functional.pad(query_BLD, (0, self.prior.features_IP.shape[1]))
 
     def learn_from(self, teacher: Teacher) -> None:
+        if self.config.network == "bert4rec":
+            raise ConfigError("bert4rec guesses masked steps, of which a teacher knows nothing; choose another network")
+        if teacher.max_length < self.max_length:
+            raise ConfigError(
+                f"the teacher reads {teacher.max_length} interactions, this model {self.max_length};"
+                f" set model.max_length to {teacher.max_length} or less"
+            )
         self._teacher = teacher
 
     def loss(self, histories: Histories) -> Tensor:
@@ -286,7 +307,7 @@ class Tower(nn.Module):
         request = self._requests_for(histories, asked_BL)
         opinion_ND = None
         if teacher is not None:
-            opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:]]
+            opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:].cpu()]
         query_ND = self._query(state_ND, request)
         loss = self._item_loss(query_ND, target_N, negatives, teacher, opinion_ND)
         return loss + self._further_losses(state_ND, histories, asked_BL)
@@ -320,8 +341,11 @@ class Tower(nn.Module):
             guess = functional.cross_entropy(self.to_behavior(state_ND), behavior_BL[asked_BL])
             loss = loss + self.config.behavior_loss * guess
         if self.to_gap is not None:
-            gap_BL = gap_buckets(torch.from_numpy(events_of(histories).gap)).to(state_ND.device)
-            loss = loss + self.config.time_loss * functional.cross_entropy(self.to_gap(state_ND), gap_BL[asked_BL])
+            gap_BL = torch.from_numpy(events_of(histories).gap).to(state_ND.device)
+            # How long the first event of a window took to come is not known.
+            bucket_N = torch.where(gap_BL >= 0, gap_buckets(gap_BL), -1)[asked_BL]
+            guess = functional.cross_entropy(self.to_gap(state_ND), bucket_N, ignore_index=-1)
+            loss = loss + self.config.time_loss * guess
         return loss
 
     def _events(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:

@@ -56,6 +56,8 @@ class Optimization:
         # Early on the weights change so fast that a long memory would hold nothing but the beginning.
         if self._steps <= FIRST_STEPS:
             self._move_average(min(self._averaging, self._steps / (self._steps + 10)))
+        elif self._averaging == 0:
+            self._move_average(0.0)
         elif self._steps % STEPS_BETWEEN == 0:
             self._move_average(self._averaging**STEPS_BETWEEN)
 

@@ -135,6 +135,9 @@ def train(
             if state.curve and len(state.curve) - state.best_epoch >= config.patience:
                 stopped = "patience"
                 break
+            if state.curve and _out_of_time(config, began):
+                stopped = "budget"
+                break
             batches = _batches(data, start_W, end_W, model.max_length + 1, config, epoch)
             loss, whole = _run_epoch(model, optimization, batches, config, epoch, began, progress)
             with optimization.averaged():
