@@ -49,11 +49,9 @@ def main() -> None:
         dataset = Dataset.from_files(make_log(Path(folder), options.items, options.interactions))
         fitted = Recommender.fit(dataset, settings={"training": {"epochs": 1, "refit": False}})
     run = fitted.run
-    print(
-        f"{len(dataset.items):,} items, {dataset.num_interactions:,} interactions:"
-        f" training {run.seconds['train']:.0f} s, of it the epoch and its validation {run.curve[0]['seconds']:.0f} s, validation NDCG@10"
-        f" {run.validation_ndcg_at_10:.4f}, peak memory {run.peak_memory_bytes / 2**30:.1f} GiB; {fitted.config.model}"
-    )
+    print(f"{len(dataset.items):,} items, {dataset.num_interactions:,} interactions; {fitted.config.model}")
+    print(f"training {run.seconds['train']:.0f} s, of it the epoch and its validation {run.curve[0]['seconds']:.0f} s")
+    print(f"validation NDCG@10 {run.validation_ndcg_at_10:.4f}, peak memory {run.peak_memory_bytes / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def main() -> None:
     page = [
         f"# NDCG@10 after {options.budget:.0f} seconds of training, beside other systems", "",
         f"Written by `{Path(sys.argv[0]).name}` on {options.dataset.name}: leave-one-out, file order, full ranking",
-        f"over {len(dataset.items):,} items, {len(users):,} users, seen items left out. Seconds include reading item text",
-        "(recloom) and stop at the end of a step.", "",
+        f"over {len(dataset.items):,} items, {len(users):,} users, seen items left out. Seconds include reading item",
+        "text (recloom) and stop at the end of a step.", "",
         "| system | settings | seed | NDCG@10 (95 % interval) | seconds | epochs |", "|---|---|---|---|---|---|",
         *rows, "",
         f"Data {dataset.fingerprint}; {PEERS}; {versions()}; {hardware()}.", "",

@@ -44,7 +44,7 @@ class TrainingConfig:
     of the average stays at each step. 0: the weights of the last step."""
     gradient_clip: float = 5.0
     """Largest norm of a gradient; longer ones are scaled down."""
-    validation_cases: int = 2_000
+    validation_cases: int = 5_000
     """Most users that validation asks, chosen at random once; what decides when to stop need not ask everybody."""
     refit: bool | None = None
     """Train again, for the number of epochs found best, on validation too. Unset: where validation is newer than
