@@ -27,8 +27,10 @@ from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
 
 Network = Literal["gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu"]
 NETWORKS = ("gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu")
-LONG_HISTORY = 50
-"""Interactions from which on a history is long."""
+SHORT_HISTORY = 50
+"""Most interactions that a recurrent network reads."""
+MANY_INTERACTIONS = 500_000
+"""Interactions of a log that attention over long histories needs to learn from."""
 OFTEN_TAKEN = 100
 """Interactions of an average item from which on ids learn well, and less has to be hidden in training."""
 SMALL_CATALOGUE = 4_000
@@ -151,15 +153,15 @@ class Weave(TrainedModel):
     @classmethod
     def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
         num_items, max_length = len(dataset.items), usual_length(dataset)
-        # Long histories are read by attention, whose steps do not wait for each other. benchmarks/accuracy.md has
-        # the figures behind these rules.
-        reads_long = max_length > LONG_HISTORY
+        # Where there is enough to learn from, long histories are read by attention, whose steps do not wait for each
+        # other. benchmarks/accuracy.md has the figures behind these rules.
+        reads_long = max_length > SHORT_HISTORY and dataset.num_interactions > MANY_INTERACTIONS
         width = 64 if num_items > 200_000 else 128 if num_items > 50_000 or reads_long else 256
         return {
             "network": "sasrec" if reads_long else "gru",
             "embedding_dim": width,
             "hidden_dim": width,
-            "max_length": max_length,
+            "max_length": max_length if reads_long else min(max_length, SHORT_HISTORY),
             "dropout": 0.2 if dataset.num_interactions > OFTEN_TAKEN * num_items else 0.4,
             "num_negatives": 0 if num_items <= SMALL_CATALOGUE else 1_024,
             "request": bool(split.told),
