@@ -43,7 +43,7 @@ def hdf5(kind: str) -> bytes:
 
 
 def spelled(path: object) -> list[tuple[str, str, int]]:
-    return read_interactions(path).table.select("user_id", "item_id", "timestamp").rows()  # type: ignore[arg-type]
+    return read_interactions(path).table.select("user_id", "item_id", "timestamp").rows()
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])

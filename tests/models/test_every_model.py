@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recloom.dataset import Interaction, Segments, gather, histories_from_interactions
-from recloom.models import MODELS, CountedModel, Ranker, TrainedModel, TrainingData
+from recloom.models import MODELS, CountedModel, Ranker, TrainingData
 from recloom.models.ranking import top_k
+from recloom.training import TrainingConfig, train
 from tests.conftest import fake_text
 
 SMALL = {
@@ -87,14 +88,36 @@ def test_weights_rank_alike_in_a_new_model(ranked, cycle_dataset):
     assert lists(again, histories)[0] == lists(model, histories)[0]
 
 
-def test_later_items_never_reach_back(ranked, cycle_dataset):
+def test_a_longer_history_in_the_batch_changes_nothing(ranked, cycle_dataset):
     model, _ = ranked
-    if not isinstance(model, TrainedModel):
-        pytest.skip("counts look at histories as sets")
     early = [Interaction("i0"), Interaction("i3")]
     longer, _ = histories_from_interactions(cycle_dataset, [early, [*early, Interaction("i5")]], 6)
     alone, _ = histories_from_interactions(cycle_dataset, [early], 6)
     assert lists(model, longer)[0][0] == lists(model, alone)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [*(("weave", network) for network in ("gru", "lstm", "rnn", "sasrec", "hstu")), ("lm-fusion", None)],
+)
+def test_later_items_never_reach_back(name, network, cycle_dataset):
+    torch.manual_seed(0)
+    options = SMALL[name] | ({"network": network} if network else {})
+    model = MODELS[name](MODELS[name].Config(**options), cycle_dataset, fake_text(cycle_dataset))
+    offsets = cycle_dataset.user_offsets
+    data = TrainingData(cycle_dataset, Segments(offsets[:-1], offsets[1:]))
+    model.prepare(data)
+    config = TrainingConfig(epochs=1, batch_size=64)
+    train(model, data, config, validate=None)  # untrained, the network has no say yet
+    model.eval()
+    early = [Interaction("i0", 10), Interaction("i3", 20)]
+    two, _ = histories_from_interactions(
+        cycle_dataset, [[*early, Interaction("i5", 30)], [*early, Interaction("i6", 90)]], 6
+    )
+    with torch.no_grad():
+        queries = model.step_queries(two)
+    assert torch.allclose(queries[0, :2], queries[1, :2], atol=1e-6)
+    assert not torch.allclose(queries[0, 2], queries[1, 2], atol=1e-3)
 
 
 @settings(deadline=None)

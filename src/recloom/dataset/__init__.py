@@ -9,14 +9,16 @@ from recloom.dataset.sequences import (
     context_value,
     gather,
     histories_from_interactions,
+    neighbouring_pairs,
     windows,
 )
-from recloom.dataset.splits import Cases, Protocol, Segments, Split, SplitConfig, Ties, split_dataset
+from recloom.dataset.splits import SECONDS_PER_DAY, Cases, Protocol, Segments, Split, SplitConfig, Ties, split_dataset
 from recloom.dataset.vocabulary import PADDING_INDEX, Vocabulary
 
 __all__ = [
     "FILE_NAME",
     "PADDING_INDEX",
+    "SECONDS_PER_DAY",
     "Cases",
     "CategoryColumn",
     "ContextColumn",
@@ -34,6 +36,7 @@ __all__ = [
     "context_value",
     "gather",
     "histories_from_interactions",
+    "neighbouring_pairs",
     "split_dataset",
     "windows",
 ]

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recloom.config import to_table
-from recloom.dataset import Dataset, Segments, SplitConfig, split_dataset
+from recloom.dataset import Dataset, SplitConfig, neighbouring_pairs, split_dataset
 from recloom.encoders.encoder import Progress
 from recloom.encoders.loading import model_folder
 from recloom.encoders.pipeline import Pipeline
@@ -112,7 +112,9 @@ def adapt_encoder(
     if name == "hashing" or name.startswith("openai:"):
         raise ConfigError(f"the encoder {name} has no weights here to adapt; choose minilm, multilingual or a folder")
     source = model_folder(name)
-    pairs_P2 = _pairs(dataset, split_dataset(dataset, split).train, texts, config.reach)
+    pairs_P2, _ = neighbouring_pairs(dataset, split_dataset(dataset, split).train, config.reach)
+    has_text_I = np.array([bool(text) for text in texts])
+    pairs_P2 = pairs_P2[has_text_I[pairs_P2].all(axis=1)]
     if len(pairs_P2) < 2:
         raise TrainingError(
             "adapting learns from different items with text that one user took near each other;"
@@ -155,19 +157,6 @@ def read_adaptation(folder: Path) -> dict[str, Any] | None:
     """Return what an adapted model's folder says it was adapted on; None for any other folder."""
     record = folder / RECORD_NAME
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-
-
-def _pairs(dataset: Dataset, segments: Segments, texts: Sequence[str], reach: int) -> np.ndarray:
-    """Return the items of every two interactions of a user at most `reach` apart; shape (pairs, 2)."""
-    positions = segments.positions()
-    user = np.searchsorted(dataset.user_offsets, positions, side="right")
-    item = dataset.item_index[positions].astype(np.int64)
-    pairs = [
-        np.stack([item[:-apart], item[apart:]], axis=1)[user[apart:] == user[:-apart]] for apart in range(1, reach + 1)
-    ]
-    pairs_P2 = np.concatenate(pairs)
-    has_text_I = np.array([bool(text) for text in texts])
-    return pairs_P2[has_text_I[pairs_P2].all(axis=1) & (pairs_P2[:, 0] != pairs_P2[:, 1])]
 
 
 def _train(

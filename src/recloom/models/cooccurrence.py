@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloom.dataset import Segments
+from recloom.dataset import Segments, neighbouring_pairs
 from recloom.models.interface import TrainingData
 
 REACH = 5
@@ -70,12 +70,5 @@ def _pairs(data: TrainingData, seed: int) -> tuple[np.ndarray, np.ndarray]:
         share = MOST_INTERACTIONS / segments.num_interactions
         chosen = np.random.default_rng(seed).random(len(segments.start)) < share
         segments = Segments(segments.start[chosen], segments.end[chosen])
-    positions = segments.positions()
-    user = np.searchsorted(data.dataset.user_offsets, positions, side="right")
-    item = data.dataset.item_index[positions].astype(np.int64)
-    pairs, weights = [], []
-    for apart in range(1, REACH + 1):
-        together = (user[apart:] == user[:-apart]) & (item[apart:] != item[:-apart])
-        pairs.append(np.stack([item[:-apart][together], item[apart:][together]], axis=1))
-        weights.append(np.full(int(together.sum()), 1 / apart))
-    return np.concatenate(pairs), np.concatenate(weights)
+    pairs, apart = neighbouring_pairs(data.dataset, segments, REACH)
+    return pairs, 1 / apart

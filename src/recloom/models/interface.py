@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from recloom.dataset import Dataset, Histories, Segments, SplitConfig
+from recloom.dataset import SECONDS_PER_DAY, Dataset, Histories, Segments, SplitConfig
 from recloom.errors import ConfigError
 
 if TYPE_CHECKING:
     from recloom.models.teacher import Teacher
-
-SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recloom.dataset import PADDING_INDEX
+from recloom.dataset import PADDING_INDEX, SECONDS_PER_DAY
 from recloom.models.circumstances import Moments
-from recloom.models.interface import SECONDS_PER_DAY, TrainingData
+from recloom.models.interface import TrainingData
 
 DAYS = (1.0, 7.0, 30.0, 90.0, np.inf)
 """Windows before the end of training in which interactions are counted."""

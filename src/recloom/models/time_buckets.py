@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from recloom.dataset import SECONDS_PER_DAY
+
 GAP_BUCKETS = 32
 """Gaps are told apart by their power of two, in seconds: 2^31 s is 68 years."""
 HOURS, WEEKDAYS = 24, 7
-SECONDS_PER_HOUR, SECONDS_PER_DAY = 3_600, 86_400
+SECONDS_PER_HOUR = 3_600
 
 
 def gap_buckets(seconds: Tensor) -> Tensor:

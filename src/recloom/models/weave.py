@@ -154,7 +154,8 @@ class Weave(TrainedModel):
     def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
         num_items, max_length = len(dataset.items), usual_length(dataset)
         # Where there is enough to learn from, long histories are read by attention, whose steps do not wait for each
-        # other. benchmarks/accuracy.md has the figures behind these rules.
+        # other. benchmarks/accuracy.md has
+        # what was measured of this, and says what was not.
         reads_long = max_length > SHORT_HISTORY and dataset.num_interactions > MANY_INTERACTIONS
         width = 64 if num_items > 200_000 else 128 if num_items > 50_000 or reads_long else 256
         return {
@@ -273,7 +274,7 @@ class Tower(nn.Module):
 
     def queries(self, histories: Histories) -> Tensor:
         """Return what to hold against the item vectors for each history, shape (B, D)."""
-        event_BLD, is_event_BL, timestamp_BL = self._events(histories)
+        event_BLD, is_event_BL, timestamp_BL = self._events(histories, events_of(histories))
         last_B = torch.from_numpy(histories.length_B).to(event_BLD.device) - 1
         rows_B = torch.arange(len(last_B), device=last_B.device)
         if self.mask is not None:
@@ -289,11 +290,12 @@ class Tower(nn.Module):
         """Return the query after each step, nothing being known of the request; shape (B, L, D)."""
         if self.mask is not None:
             raise ConfigError("bert4rec looks at later steps too, so it has no query for each step and cannot teach")
-        return self._to_query(self._states(*self._events(histories)))
+        return self._to_query(self._states(*self._events(histories, events_of(histories))))
 
     def loss(self, histories: Histories, negatives: Negatives, teacher: Teacher | None) -> Tensor:
         """Return the mean loss over all targets of the batch."""
-        event_BLD, is_event_BL, timestamp_BL = self._events(histories)
+        events = events_of(histories)
+        event_BLD, is_event_BL, timestamp_BL = self._events(histories, events)
         item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(event_BLD.device)
         if self.mask is None:
             state_BLD = self._states(event_BLD[:, :-1], is_event_BL[:, :-1], timestamp_BL[:, :-1])
@@ -306,13 +308,13 @@ class Tower(nn.Module):
             masked_BLD = torch.where(asked_BL[..., None], self.mask, event_BLD)
             state_ND = self._states(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
         target_N = item_index_BL[asked_BL]
-        request = self._requests_for(histories, asked_BL)
+        request = self._requests_for(events, asked_BL)
         opinion_ND = None
         if teacher is not None:
             opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:].cpu()]
         query_ND = self._query(state_ND, request)
         loss = self._item_loss(query_ND, target_N, negatives, teacher, opinion_ND)
-        return loss + self._further_losses(state_ND, histories, asked_BL)
+        return loss + self._further_losses(state_ND, events, asked_BL)
 
     def _item_loss(
         self,
@@ -336,26 +338,26 @@ class Tower(nn.Module):
         disagreement = teacher.disagreement(opinion_ND, target_N, candidate_C, both_NC)
         return (1 - teacher.share) * loss + teacher.share * disagreement
 
-    def _further_losses(self, state_ND: Tensor, histories: Histories, asked_BL: Tensor) -> Tensor:
+    def _further_losses(self, state_ND: Tensor, events: Moments, asked_BL: Tensor) -> Tensor:
         loss = state_ND.new_zeros(())
         if self.to_behavior is not None:
-            behavior_BL = torch.from_numpy(histories.behavior_index_BL).long().to(state_ND.device)
+            behavior_BL = torch.from_numpy(events.behavior).long().to(state_ND.device)
             guess = functional.cross_entropy(self.to_behavior(state_ND), behavior_BL[asked_BL])
             loss = loss + self.config.behavior_loss * guess
         if self.to_gap is not None:
-            gap_BL = torch.from_numpy(events_of(histories).gap).to(state_ND.device)
+            gap_BL = torch.from_numpy(events.gap).to(state_ND.device)
             # How long the first event of a window took to come is not known.
             bucket_N = torch.where(gap_BL >= 0, gap_buckets(gap_BL), -1)[asked_BL]
             guess = functional.cross_entropy(self.to_gap(state_ND), bucket_N, ignore_index=-1)
             loss = loss + self.config.time_loss * guess
         return loss
 
-    def _events(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor]:
+    def _events(self, histories: Histories, events: Moments) -> tuple[Tensor, Tensor, Tensor]:
         """Return the vector of each event, whether it is one, and when it was; (B, L, D), (B, L) and (B, L)."""
         device = self.to_query.weight.device
         item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(device)
         rows, position_BL = torch.unique(item_index_BL, return_inverse=True)
-        event_BLD = self.items(rows)[position_BL] + self.circumstances(events_of(histories))
+        event_BLD = self.items(rows)[position_BL] + self.circumstances(events)
         timestamp_BL = torch.from_numpy(histories.timestamp_BL).to(device)
         return self.dropout(event_BLD), item_index_BL != PADDING_INDEX, timestamp_BL
 
@@ -364,10 +366,9 @@ class Tower(nn.Module):
         read_BLH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)
         return event_BLD + self.from_network(self.dropout(read_BLH))
 
-    def _requests_for(self, histories: Histories, asked_BL: Tensor) -> Moments:
+    def _requests_for(self, events: Moments, asked_BL: Tensor) -> Moments:
         """Return the circumstances of the targets, a share of them unknown, in arrays of shape (N,)."""
         asked = asked_BL.cpu().numpy()
-        events = events_of(histories)
 
         def known(dropout: float) -> np.ndarray:
             return torch.rand(int(asked.sum())).numpy() >= dropout
