@@ -48,11 +48,13 @@ from recloom.models import (
     CountedModel,
     ItemText,
     Model,
+    Popular,
     Ranker,
     Rankings,
     Teacher,
     TrainedModel,
     TrainingData,
+    VectorModel,
 )
 from recloom.run_config import EncoderConfig, RunConfig
 from recloom.training import (
@@ -93,7 +95,7 @@ class RankedList:
     unknown_items: int
     """Interactions of the history that were skipped because the catalogue does not hold their item."""
     served_by: str
-    """The model's name, or "popular" where the history was empty."""
+    """The model's name, or "popular" where the model has no answer, as to an empty history."""
 
 
 class Recommender:
@@ -249,19 +251,20 @@ class Recommender:
     def rank(self, histories: Histories, k: int, include_seen: bool | None = None) -> Rankings:
         """Rank the catalogue for each history: what `recommend` shows and what `evaluate` measures.
 
-        An empty history gets the items most frequent in the training data.
+        A history that the model has no answer to, as an empty one, gets the items most frequent in the training data.
         """
         seen = self.config.include_seen if include_seen is None else include_seen
-        empty_B = histories.length_B == 0
-        ranked = self._ranker.rank(histories.rows(np.flatnonzero(~empty_B)), k, seen)
-        if not empty_B.any():
-            return ranked
+        answered_B = self.model.can_answer(histories)
+        if answered_B.all():
+            return self._ranker.rank(histories, k, seen)
         item_index_BK = np.full((len(histories), k), PADDING_INDEX, dtype=np.int64)
         score_BK = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        item_index_BK[~empty_B], score_BK[~empty_B] = ranked.item_index_BK, ranked.score_BK
-        popular = np.argsort(-self._popularity_I[1:], kind="stable")[:k] + 1
-        item_index_BK[empty_B, : len(popular)] = popular
-        score_BK[empty_B, : len(popular)] = self._popularity_I[popular]
+        for rows, ranker in (
+            (np.flatnonzero(answered_B), self._ranker),
+            (np.flatnonzero(~answered_B), self._popular_ranker),
+        ):
+            ranked = ranker.rank(histories.rows(rows), k, seen)
+            item_index_BK[rows], score_BK[rows] = ranked.item_index_BK, ranked.score_BK
         return Rankings(item_index_BK, score_BK)
 
     # Evaluating
@@ -348,10 +351,10 @@ class Recommender:
             (beside / "config.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
             (beside / "metrics.json").write_text(json.dumps(asdict(self.run), indent=1), encoding="utf-8")
             save_file({n: t.contiguous() for n, t in self.model.state_dict().items()}, beside / "model.safetensors")
-            vectors = {
-                "vectors": self._ranker.item_vectors().float().contiguous(),
-                "popularity": torch.from_numpy(self._popularity_I),
-            }
+            vectors = {"popularity": torch.from_numpy(self._popularity_I)}
+            if isinstance(self.model, VectorModel):
+                with torch.no_grad():
+                    vectors["vectors"] = self.model.eval().item_vectors().contiguous()
             save_file(vectors, beside / "item_vectors.safetensors")
             if self._text is not None:
                 text = {"vectors": torch.from_numpy(self._text.vectors_IE)}
@@ -408,6 +411,12 @@ class Recommender:
     def _ranker(self) -> Ranker:
         return Ranker(self.model)
 
+    @cached_property
+    def _popular_ranker(self) -> Ranker:
+        popular = Popular(Popular.Config(), self.dataset, None)
+        popular.count_I = torch.from_numpy(self._popularity_I).float()
+        return Ranker(popular)
+
     def _rank_cases(self, cases: Cases, k: int, include_seen: bool | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the ranked items of each case and the item that was to be found."""
         ranked = []
@@ -442,11 +451,12 @@ class Recommender:
         self, histories: Histories, unknown_B: np.ndarray, k: int, include_seen: bool | None
     ) -> list[RankedList]:
         rankings = self.rank(histories, _checked_k(k), include_seen)
+        answered_B = self.model.can_answer(histories)
         return [
             RankedList(
                 self._recommendations(rankings, row),
                 int(unknown_B[row]),
-                self.config.model_name if histories.length_B[row] else "popular",
+                self.config.model_name if answered_B[row] else "popular",
             )
             for row in range(len(histories))
         ]
@@ -631,7 +641,7 @@ def _teacher(dataset: Dataset, config: RunConfig) -> Teacher | None:
             f"the teacher {folder} has learned from validation in the end, and could tell what validation asks; fit it"
             " with --set training.refit=false"
         )
-    if not isinstance(other.model, TrainedModel):
+    if not isinstance(other.model, TrainedModel) or not isinstance(other.model, VectorModel):
         raise ConfigError(f"the teacher {folder} is {other.config.model_name}, which has no opinion on single steps")
     return Teacher(other.model, config.training.teacher_share)
 

@@ -15,6 +15,9 @@ from tests.conftest import fake_text
 SMALL = {
     "weave": {"embedding_dim": 16, "hidden_dim": 16, "max_length": 6},
     "lm-fusion": {"hidden_dim": 16, "max_length": 6},
+    "two-tower": {"embedding_dim": 16, "max_length": 6},
+    "ncf": {"embedding_dim": 8},
+    "mf": {"factors": 4},
 }
 
 
@@ -82,7 +85,7 @@ def test_a_list_longer_than_the_catalogue_ends_in_padding(ranked):
 def test_weights_rank_alike_in_a_new_model(ranked, cycle_dataset):
     model, histories = ranked
     again = type(model)(
-        model.config if hasattr(model, "config") else model.Config(), cycle_dataset, fake_text(cycle_dataset)
+        model.config, cycle_dataset, fake_text(cycle_dataset)
     )
     again.load_state_dict(model.state_dict())
     assert lists(again, histories)[0] == lists(model, histories)[0]

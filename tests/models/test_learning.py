@@ -67,7 +67,7 @@ def test_a_new_item_is_placed_by_its_text_alone(dataset_of):
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
     dataset = dataset_of(log, [*(f"i{i},{words[i]} {words[i]}x" for i in range(CYCLE)), f"twin,{words[3]} {words[3]}x"])
     model = fitted("weave", dataset, id_dropout=0.3)
-    vectors = Ranker(model).item_vectors()
+    vectors = model.double().eval().item_vectors()
     twin, i3 = dataset.items.index_of("twin"), dataset.items.index_of("i3")
     assert not model.towers[0].items.seen_I[twin]
     assert Ranker(model).neighbours(twin, 1).item_index_BK[0, 0] == i3

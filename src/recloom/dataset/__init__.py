@@ -12,7 +12,17 @@ from recloom.dataset.sequences import (
     neighbouring_pairs,
     windows,
 )
-from recloom.dataset.splits import SECONDS_PER_DAY, Cases, Protocol, Segments, Split, SplitConfig, Ties, split_dataset
+from recloom.dataset.splits import (
+    SECONDS_PER_DAY,
+    Cases,
+    Protocol,
+    Segments,
+    Split,
+    SplitConfig,
+    Ties,
+    expand_ranges,
+    split_dataset,
+)
 from recloom.dataset.vocabulary import PADDING_INDEX, Vocabulary
 
 __all__ = [
@@ -34,6 +44,7 @@ __all__ = [
     "Ties",
     "Vocabulary",
     "context_value",
+    "expand_ranges",
     "gather",
     "histories_from_interactions",
     "neighbouring_pairs",

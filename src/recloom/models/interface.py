@@ -1,4 +1,4 @@
-"""What every model is: a way to turn histories into queries, and items into vectors to hold against them.
+"""What every model is: a way from histories to a score of every item.
 
 Shapes: B histories, L steps, I catalogue (with the padding row), D width, E width of text embeddings.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recloom.dataset import SECONDS_PER_DAY, Dataset, Histories, Segments, SplitConfig
 from recloom.errors import ConfigError
@@ -48,8 +49,12 @@ class TrainingData:
         return np.bincount(items, minlength=len(self.dataset.items) + 1)
 
 
+Scorer = Callable[[Histories], Tensor]
+"""From histories, none of them empty, to the score of every item, the padding row included; shape (B, I)."""
+
+
 class Model(nn.Module):
-    """A recommender as an inner-product search: the score of an item is its vector times the query.
+    """A recommender.
 
     A model is built from its config, a dataset and the item text. Whatever it learns lives in parameters
     and persistent buffers, so that one `state_dict` stores any model. Rows follow the dataset's items;
@@ -72,6 +77,27 @@ class Model(nn.Module):
         """Return the options whose best value depends on the data, for where the user sets none."""
         return {}
 
+    def __init__(self, config: Any, dataset: Dataset, text: ItemText | None) -> None:
+        super().__init__()
+        self.config = config
+        self.num_items = len(dataset.items)
+
+    @abstractmethod
+    def scorer(self) -> Scorer:
+        """Return the way from histories to scores, with all that does not depend on histories computed once."""
+
+    @abstractmethod
+    def similarity(self, item_index: int) -> Tensor:
+        """Return how alike every item is to one, shape (I,)."""
+
+    def can_answer(self, histories: Histories) -> np.ndarray:
+        """Return for each history whether the model can say anything about it, shape (B,)."""
+        return histories.length_B > 0
+
+
+class VectorModel(Model):
+    """A recommender as an inner-product search: the score of an item is its vector times the query."""
+
     @abstractmethod
     def item_vectors(self) -> Tensor:
         """Return one vector an item, shape (I, D), the padding row included."""
@@ -83,6 +109,22 @@ class Model(nn.Module):
     @abstractmethod
     def queries(self, histories: Histories) -> Tensor:
         """Return one query a history, none of which is empty; shape (B, D)."""
+
+    def step_queries(self, histories: Histories) -> Tensor:
+        """Return the query after each step, nothing being known of the request; shape (B, L, D).
+
+        Raises:
+            ConfigError: The model looks at later steps too, so that it has none.
+        """
+        raise ConfigError(f"{self.name} has no query for each step of a history, so it cannot teach another model")
+
+    def scorer(self) -> Scorer:
+        items_DI = self.item_vectors().T.contiguous()
+        return lambda histories: self.queries(histories) @ items_DI
+
+    def similarity(self, item_index: int) -> Tensor:
+        unit_ID = functional.normalize(self.similarity_vectors(), dim=1)
+        return unit_ID @ unit_ID[item_index]
 
 
 class CountedModel(Model):
@@ -110,14 +152,6 @@ class TrainedModel(Model):
 
     def tune_like(self, other: "TrainedModel") -> None:
         """Take over what `tune` chose for another model of the same class."""
-
-    def step_queries(self, histories: Histories) -> Tensor:
-        """Return the query after each step, nothing being known of the request; shape (B, L, D).
-
-        Raises:
-            ConfigError: The model looks at later steps too, so that it has none.
-        """
-        raise ConfigError(f"{self.name} has no query for each step of a history, so it cannot teach another model")
 
     def learn_from(self, teacher: "Teacher") -> None:
         """Have the loss follow a teacher's opinion as well.

@@ -22,7 +22,7 @@ from recloom.dataset import PADDING_INDEX, CategoryColumn, Dataset, Histories
 from recloom.encoders import behavior_text, context_text
 from recloom.errors import ConfigError
 from recloom.models.circumstances import MOST_CONTEXT_VALUES
-from recloom.models.interface import ItemText, TrainedModel, TrainingData
+from recloom.models.interface import ItemText, TrainedModel, TrainingData, VectorModel
 
 LONGEST_TITLE = 80
 """Characters of a title in a behaviour text. The encoder cuts what is too long at the end, where the newest is."""
@@ -55,7 +55,7 @@ class LMFusionConfig:
             raise ConfigError(f"model.dropout is {self.dropout}; it has to lie in [0, 1)")
 
 
-class LMFusion(TrainedModel):
+class LMFusion(TrainedModel, VectorModel):
     """Frozen encodings of behaviour, item and context, concatenated at each step; GRU or LSTM; cross-entropy.
 
     The one departure: a behaviour text reads back `behavior_window` interactions and the head remembers the
@@ -71,8 +71,7 @@ class LMFusion(TrainedModel):
     seen_I: Tensor
 
     def __init__(self, config: LMFusionConfig, dataset: Dataset, text: ItemText) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, dataset, text)
         self.max_length = config.max_length
         self._dataset, self._text = dataset, text
         embedding_dim = text.vectors_IE.shape[1]

@@ -1,6 +1,6 @@
-"""Queries and item vectors -> the k best items of each history: the one path to every list recloom shows.
+"""A model's scores -> the k best items of each history: the one path to every list recloom shows.
 
-Shapes: B histories, K cutoff, I catalogue (with the padding row), D width.
+Shapes: B histories, K cutoff, I catalogue (with the padding row).
 """
 
 import copy
@@ -37,10 +37,10 @@ class Ranker:
     """
 
     def __init__(self, model: Model) -> None:
+        self.num_items = model.num_items
         self._model = copy.deepcopy(model).cpu().double().eval()
         with torch.no_grad():
-            self._items_DI = self._model.item_vectors().T.contiguous()
-        self.num_items = self._items_DI.shape[1] - 1
+            self._score = self._model.scorer()
 
     def rank(self, histories: Histories, k: int, include_seen: bool = False) -> Rankings:
         """Return the k items with the highest scores for each history.
@@ -72,21 +72,16 @@ class Ranker:
     def scores(self, histories: Histories) -> Tensor:
         """Return the score of every item for each history, float32 of shape (B, I); -inf for padding."""
         with torch.no_grad():
-            score_BI = (self._model.queries(histories) @ self._items_DI).float()
+            score_BI = self._score(histories).float()
         score_BI[:, PADDING_INDEX] = -torch.inf
         return score_BI
 
-    def item_vectors(self) -> Tensor:
-        """Return the vectors that queries are held against, shape (I, D), the padding row included."""
-        return self._items_DI.T
-
     def neighbours(self, item_index: int, k: int) -> Rankings:
-        """Return the k items whose vectors have the highest cosine with an item's, itself left out."""
+        """Return the k items most like one, itself left out."""
         with torch.no_grad():
-            unit_ID = torch.nn.functional.normalize(self._model.similarity_vectors(), dim=1)
-        cosine_1I = (unit_ID @ unit_ID[item_index]).float()[None]
-        cosine_1I[0, [PADDING_INDEX, item_index]] = -torch.inf
-        items, scores = top_k(cosine_1I, min(k, self.num_items))
+            alike_1I = self._model.similarity(item_index).float()[None]
+        alike_1I[0, [PADDING_INDEX, item_index]] = -torch.inf
+        items, scores = top_k(alike_1I, min(k, self.num_items))
         found = scores[0] > -np.inf
         return Rankings(items[:, found], scores[:, found])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recloom.dataset import Histories
-from recloom.models.interface import TrainedModel
+from recloom.models.interface import VectorModel
 
 
 class Teacher:
@@ -20,7 +20,7 @@ class Teacher:
     Source: Hinton, Vinyals and Dean (2015), https://arxiv.org/abs/1503.02531.
     """
 
-    def __init__(self, model: TrainedModel, share: float) -> None:
+    def __init__(self, model: VectorModel, share: float) -> None:
         """Fix a model's weights.
 
         Args:

@@ -16,7 +16,7 @@ from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig
 from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
 from recloom.models.cooccurrence import cooccurrence_vectors
-from recloom.models.interface import ItemText, TrainedModel, TrainingData, usual_length
+from recloom.models.interface import ItemText, TrainedModel, TrainingData, VectorModel, usual_length
 from recloom.models.item_vectors import Fusion, ItemVectors
 from recloom.models.losses import LOSSES
 from recloom.models.negatives import Negatives, Sampling
@@ -120,7 +120,7 @@ class WeaveConfig:
             )
 
 
-class Weave(TrainedModel):
+class Weave(TrainedModel, VectorModel):
     """A sequence network over item vectors; cosine scores over a temperature; softmax against shared negatives.
 
     An item's vector is woven from its id and its text (`ItemVectors`). An event adds what it was (view, purchase,
@@ -133,8 +133,7 @@ class Weave(TrainedModel):
     Config = WeaveConfig
 
     def __init__(self, config: WeaveConfig, dataset: Dataset, text: ItemText | None) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, dataset, text)
         self.max_length = config.max_length
         text_IE = None if text is None else torch.from_numpy(text.vectors_IE)
         fusions: tuple[Fusion, ...]

@@ -1,13 +1,14 @@
 """Recommend everybody what most people take: the yardstick every other model has to beat."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recloom.dataset import Dataset, Histories
 from recloom.errors import ConfigError
-from recloom.models.interface import CountedModel, ItemText, TrainingData
+from recloom.models.interface import CountedModel, ItemText, TrainingData, VectorModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +28,15 @@ class PopularRecentConfig:
             raise ConfigError(f"model.days is {self.days}; it has to be positive")
 
 
-class _ByCount(CountedModel):
+class _ByCount(CountedModel, VectorModel):
     """Scores that are the same for everybody."""
 
     uses_text = False
 
     count_I: Tensor
 
-    def __init__(self, dataset: Dataset) -> None:
-        super().__init__()
+    def __init__(self, config: Any, dataset: Dataset, text: ItemText | None) -> None:
+        super().__init__(config, dataset, text)
         self.register_buffer("count_I", torch.zeros(len(dataset.items) + 1))
 
     def item_vectors(self) -> Tensor:
@@ -51,9 +52,6 @@ class Popular(_ByCount):
     name = "popular"
     Config = PopularConfig
 
-    def __init__(self, config: PopularConfig, dataset: Dataset, text: ItemText | None) -> None:
-        super().__init__(dataset)
-
     def count(self, data: TrainingData) -> None:
         self.count_I = torch.from_numpy(data.item_counts()).float()
 
@@ -66,10 +64,6 @@ class PopularRecent(_ByCount):
 
     name = "popular-recent"
     Config = PopularRecentConfig
-
-    def __init__(self, config: PopularRecentConfig, dataset: Dataset, text: ItemText | None) -> None:
-        super().__init__(dataset)
-        self.config = config
 
     def count(self, data: TrainingData) -> None:
         counts, recent_counts = data.item_counts(), data.item_counts(self.config.days)

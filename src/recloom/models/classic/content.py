@@ -1,0 +1,115 @@
+"""Recommend what reads like the things somebody had: no behaviour but their own is looked at."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recloom.dataset import Dataset, Histories
+from recloom.encoders import item_texts
+from recloom.errors import ConfigError
+from recloom.models.classic.sparse import history_weights
+from recloom.models.interface import CountedModel, ItemText, Scorer, TrainingData, VectorModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentConfig:
+    """Hyperparameters of `content`: the [model] table of a run file."""
+
+    max_length: int = 20
+    """Interactions of the history to compare with, the newest ones."""
+    half_life: float = 5.0
+    """After so many later interactions an earlier one counts half."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1 or self.half_life <= 0:
+            raise ConfigError(
+                f"model.max_length ({self.max_length}) has to be at least 1 and model.half_life"
+                f" ({self.half_life}) positive"
+            )
+
+
+class Content(CountedModel, VectorModel):
+    """The score is the cosine between an item's text embedding and the history's mean one, newer items weighing more.
+
+    Embeddings are centred first: language models put all texts in a narrow cone, where everything is
+    similar to everything.
+    """
+
+    name = "content"
+    Config = ContentConfig
+    needs_text = True
+    text_IE: Tensor
+    mean_E: Tensor
+
+    def __init__(self, config: ContentConfig, dataset: Dataset, text: ItemText) -> None:
+        super().__init__(config, dataset, text)
+        self.max_length = config.max_length
+        self.register_buffer("text_IE", torch.from_numpy(text.vectors_IE), persistent=False)
+        self.register_buffer("mean_E", torch.zeros(text.vectors_IE.shape[1]))
+
+    def count(self, data: TrainingData) -> None:
+        self.mean_E = self.text_IE[torch.from_numpy(data.item_counts() > 0)].mean(dim=0)
+
+    def item_vectors(self) -> Tensor:
+        has_text_I1 = self.text_IE.abs().amax(dim=1, keepdim=True) > 0
+        return torch.nn.functional.normalize((self.text_IE - self.mean_E) * has_text_I1, dim=1)
+
+    def queries(self, histories: Histories) -> Tensor:
+        item_index_BL = torch.from_numpy(histories.item_index_BL).long()
+        steps_back_BL = torch.from_numpy(histories.length_B)[:, None] - 1 - torch.arange(item_index_BL.shape[1])
+        weight_BL = torch.where(steps_back_BL >= 0, 0.5 ** (steps_back_BL / self.config.half_life), 0.0)
+        vectors_BLE = self.item_vectors()[item_index_BL]
+        return torch.nn.functional.normalize((vectors_BLE * weight_BL[..., None].to(vectors_BLE)).sum(dim=1), dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentTfidfConfig(ContentConfig):
+    """Hyperparameters of `content-tfidf`: the [model] table of a run file."""
+
+
+class ContentTfidf(CountedModel):
+    """The same with words instead of a language model: TF-IDF over words and pairs of words of the item text.
+
+    Source: Salton and Buckley (1988), https://doi.org/10.1016/0306-4573(88)90021-0.
+    """
+
+    name = "content-tfidf"
+    Config = ContentTfidfConfig
+    uses_text = False  # of a language model
+
+    def __init__(self, config: ContentTfidfConfig, dataset: Dataset, text: ItemText | None) -> None:
+        super().__init__(config, dataset, text)
+        self.max_length = config.max_length
+        self._texts = ["", *item_texts(dataset.item_table)]
+        if not any(self._texts):
+            raise ConfigError("content-tfidf reads item text, but the catalogue has no text columns")
+
+    def count(self, data: TrainingData) -> None:
+        """There is nothing to learn from behaviour."""
+
+    @cached_property
+    def _words(self) -> sparse.csr_array:
+        """What each item says, rows of length 1; shape (I, words)."""
+        # Letters of scripts without spaces come in pairs as words do.
+        pattern = r"(?u)[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
+        from sklearn.feature_extraction.text import TfidfVectorizer  # takes half a second to import
+
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=pattern, sublinear_tf=True, dtype=np.float64)
+        return sparse.csr_array(vectorizer.fit_transform(self._texts))
+
+    def scorer(self) -> Scorer:
+        words = self._words
+        said_by = sparse.csr_array(words.T)
+
+        def score(histories: Histories) -> Tensor:
+            weights = history_weights(histories, self.config.half_life, self.num_items)
+            return torch.from_numpy((weights @ words @ said_by).toarray())
+
+        return score
+
+    def similarity(self, item_index: int) -> Tensor:
+        return torch.from_numpy((self._words[[item_index]] @ self._words.T).toarray()[0])
