@@ -18,7 +18,7 @@ import numpy as np
 from recloom import Dataset, Recommender
 from recloom.config import parse_settings
 from recloom.dataset import split_dataset
-from recloom.evaluation import ndcg_at_k
+from recloom.evaluation import metric_values
 
 
 def run(dataset: Dataset, options: argparse.Namespace, seed: int) -> dict:
@@ -41,9 +41,10 @@ def run(dataset: Dataset, options: argparse.Namespace, seed: int) -> dict:
     }
     if options.test:
         cases = split_dataset(dataset, recommender.config.split).test
-        items_BK, target_B = recommender._rank_cases(cases, 10, None)
-        ndcg_B = ndcg_at_k((items_BK == target_B[:, None]).astype(float), np.ones(len(target_B), int))
-        cold_B = recommender._popularity_I[target_B] == 0
+        target_B = dataset.item_index[cases.target]
+        items_BK = recommender.rank_cases(cases, 10).item_index_BK
+        ndcg_B = metric_values(items_BK, target_B, [10])["NDCG@10"]
+        cold_B = recommender.counts_I[target_B] == 0
         record |= {
             "test": ndcg_B.mean(),
             "cases": len(ndcg_B),

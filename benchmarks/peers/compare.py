@@ -20,7 +20,7 @@ import polars as pl
 
 from recloom import Dataset, Recommender
 from recloom.dataset import SplitConfig, split_dataset
-from recloom.evaluation import evaluate_rankings
+from recloom.evaluation import metric_values, with_intervals
 from recloom.training import hardware, versions
 
 HERE = Path(__file__).parent
@@ -77,7 +77,7 @@ def run_recloom(dataset: Dataset, budget: float, seed: int) -> tuple[np.ndarray,
     recommender = Recommender.fit(dataset, settings=settings)
     seconds = time.monotonic() - began
     test = split_dataset(dataset, recommender.config.split).test
-    return recommender._rank_cases(test, 10, False)[0], seconds, len(recommender.run.curve)
+    return recommender.rank_cases(test, 10, False).item_index_BK, seconds, len(recommender.run.curve)
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ def main() -> None:
                     items, seconds, epochs = run_recloom(dataset, options.budget, seed)
                 else:
                     items, seconds, epochs = run_peer(system, log, options.budget, seed, users)
-                ndcg = evaluate_rankings(items, target, [10])["NDCG@10"]
+                ndcg = with_intervals(metric_values(items, target, [10]))["NDCG@10"]
                 rows.append(
                     f"| {system} | {SETTINGS[system]} | {seed} | {ndcg.mean:.4f} ({ndcg.low:.4f} to {ndcg.high:.4f}) |"
                     f" {seconds:.0f} | {epochs:.1f} |"

@@ -40,7 +40,7 @@ from recloom.encoders import (
     suggest_encoder,
 )
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
-from recloom.evaluation import Evaluation, evaluate_rankings
+from recloom.evaluation import Evaluation, Judge, metric_values
 from recloom.events import read_items
 from recloom.files import recover, replacing
 from recloom.models import (
@@ -68,7 +68,7 @@ from recloom.training import (
 )
 from recloom.version import __version__
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 USERS_AT_ONCE = 4_096
 REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")
 FEW_CASES = 30
@@ -107,7 +107,7 @@ class Recommender:
         model: Model,
         config: RunConfig,
         text: ItemText | None,
-        popularity_I: np.ndarray,
+        counts_I: np.ndarray,
         run: RunRecord,
     ) -> None:
         self.dataset = dataset
@@ -115,7 +115,8 @@ class Recommender:
         self.config = config
         self.run = run
         self._text = text
-        self._popularity_I = popularity_I  # training interactions of each item
+        self.counts_I = counts_I
+        """Training interactions of each item; shape (I,)."""
 
     @classmethod
     def fit(
@@ -143,14 +144,15 @@ class Recommender:
         config = RunConfig.resolve(model, dataset, settings or {})
         began = time.monotonic()
         split = split_dataset(dataset, config.split)
-        text, encoder, chosen, warnings = _read_catalogue(dataset, config, progress)
+        text, encoder, chosen, warnings = read_catalogue(dataset, config, progress)
         config = replace(config, encoder=chosen)
         encoded = time.monotonic()
-        result, fitted, refit = _fit_model(dataset, split, config, text, checkpoint, progress)
+        result, fitted, refit = fit_model(dataset, split, config, text, checkpoint, progress)
         trained = time.monotonic()
         final = TrainingData(dataset, split.full if refit else split.train)
         run = RunRecord(
             dataset=dataset.fingerprint,
+            split=split.fingerprint(dataset),
             encoder=encoder.fingerprint if encoder else None,
             stopped=result.stopped if result else None,
             best_epoch=result.best_epoch if result else None,
@@ -248,7 +250,9 @@ class Recommender:
             )
         return self._recommendations(self._ranker.neighbours(item, _checked_k(k)), 0)
 
-    def rank(self, histories: Histories, k: int, include_seen: bool | None = None) -> Rankings:
+    def rank(
+        self, histories: Histories, k: int, include_seen: bool | None = None, target_B: np.ndarray | None = None
+    ) -> Rankings:
         """Rank the catalogue for each history: what `recommend` shows and what `evaluate` measures.
 
         A history that the model has no answer to, as an empty one, gets the items most frequent in the training data.
@@ -256,21 +260,33 @@ class Recommender:
         seen = self.config.include_seen if include_seen is None else include_seen
         answered_B = self.model.can_answer(histories)
         if answered_B.all():
-            return self._ranker.rank(histories, k, seen)
-        item_index_BK = np.full((len(histories), k), PADDING_INDEX, dtype=np.int64)
-        score_BK = np.full((len(histories), k), -np.inf, dtype=np.float32)
+            return self._ranker.rank(histories, k, seen, target_B)
+        rankings = Rankings.empty(len(histories), k)
         for rows, ranker in (
             (np.flatnonzero(answered_B), self._ranker),
             (np.flatnonzero(~answered_B), self._popular_ranker),
         ):
-            ranked = ranker.rank(histories.rows(rows), k, seen)
-            item_index_BK[rows], score_BK[rows] = ranked.item_index_BK, ranked.score_BK
-        return Rankings(item_index_BK, score_BK)
+            some_B = None if target_B is None else target_B[rows]
+            rankings.put(rows, ranker.rank(histories.rows(rows), k, seen, some_B))
+        return rankings
 
     # Evaluating
 
-    def evaluate(self, cutoffs: Sequence[int] = (5, 10, 20), *, include_seen: bool | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        cutoffs: Sequence[int] = (5, 10, 20),
+        *,
+        include_seen: bool | None = None,
+        slice_by: Sequence[str] = (),
+        category: str | None = None,
+    ) -> Evaluation:
         """Rank the whole catalogue for every test case of the split the model was trained under.
+
+        Args:
+            cutoffs: How much of a list to read.
+            include_seen: Whether items of the history may be recommended again. Unset: as measured on the data.
+            slice_by: Columns of the catalogue, the users or the log whose values get a slice each.
+            category: Column of the catalogue for miscalibration. Unset: the first that holds categories.
 
         Raises:
             ConfigError: The model has seen all interactions, or the split holds no test case.
@@ -292,17 +308,18 @@ class Recommender:
                 " in the test; prepare more data or choose another protocol"
             )
         began = time.monotonic()
-        item_index_BK, target_B = self._rank_cases(split.test, max(cutoffs), include_seen)
+        rankings = self.rank_cases(split.test, max(cutoffs), include_seen)
         seconds = time.monotonic() - began
-        return Evaluation(
-            model=self.config.model_name,
-            protocol=split_config.protocol,
-            ties=split_config.tie_rule,
-            num_cases=len(split.test),
-            unusable_users=split.unusable_users,
-            metrics=evaluate_rankings(item_index_BK, target_B, cutoffs),
-            seconds=round(seconds, 3),
+        judge = Judge(
+            self.dataset,
+            split_config,
+            self.counts_I,
+            self._text.vectors_IE if self._text else None,
+            category=category,
+            columns=slice_by,
         )
+        seen = self.config.include_seen if include_seen is None else include_seen
+        return judge.evaluate(self.config.model_name, rankings, cutoffs, include_seen=seen, seconds=seconds)
 
     # Items without interactions
 
@@ -329,9 +346,9 @@ class Recommender:
         text = replace(self._text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
         model = MODELS[self.config.model_name](self.config.model, dataset, text)
         _load_rows(model, self.model.state_dict())
-        popularity_I = np.zeros(len(dataset.items) + 1, dtype=self._popularity_I.dtype)
-        popularity_I[: len(self._popularity_I)] = self._popularity_I
-        return Recommender(dataset, model, self.config, text, popularity_I, self.run)
+        counts_I = np.zeros(len(dataset.items) + 1, dtype=self.counts_I.dtype)
+        counts_I[: len(self.counts_I)] = self.counts_I
+        return Recommender(dataset, model, self.config, text, counts_I, self.run)
 
     # Keeping
 
@@ -351,7 +368,7 @@ class Recommender:
             (beside / "config.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
             (beside / "metrics.json").write_text(json.dumps(asdict(self.run), indent=1), encoding="utf-8")
             save_file({n: t.contiguous() for n, t in self.model.state_dict().items()}, beside / "model.safetensors")
-            vectors = {"popularity": torch.from_numpy(self._popularity_I)}
+            vectors = {"popularity": torch.from_numpy(self.counts_I)}
             if isinstance(self.model, VectorModel):
                 with torch.no_grad():
                     vectors["vectors"] = self.model.eval().item_vectors().contiguous()
@@ -414,12 +431,12 @@ class Recommender:
     @cached_property
     def _popular_ranker(self) -> Ranker:
         popular = Popular(Popular.Config(), self.dataset, None)
-        popular.count_I = torch.from_numpy(self._popularity_I).float()
+        popular.count_I = torch.from_numpy(self.counts_I).float()
         return Ranker(popular)
 
-    def _rank_cases(self, cases: Cases, k: int, include_seen: bool | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ranked items of each case and the item that was to be found."""
-        ranked = []
+    def rank_cases(self, cases: Cases, k: int, include_seen: bool | None = None) -> Rankings:
+        """Rank the catalogue for the history of each case, and find the place of what was taken next."""
+        parts = []
         for begin in range(0, len(cases), USERS_AT_ONCE):
             some = slice(begin, begin + USERS_AT_ONCE)
             histories = gather(
@@ -430,8 +447,9 @@ class Recommender:
                 cases.target[some],
                 self.config.split.told,
             )
-            ranked.append(self.rank(histories, k, include_seen).item_index_BK)
-        return np.concatenate(ranked), self.dataset.item_index[cases.target]
+            target_B = self.dataset.item_index[cases.target[some]]
+            parts.append(self.rank(histories, k, include_seen, target_B))
+        return Rankings.concatenate(parts)
 
     def _in_context(self, histories: Histories, context: Mapping[str, str | float] | None) -> Histories:
         """Say when and where the next item is asked for."""
@@ -496,7 +514,7 @@ def _warnings(split: Split) -> list[str]:
     return warnings
 
 
-def _read_catalogue(
+def read_catalogue(
     dataset: Dataset, config: RunConfig, progress: Progress | None
 ) -> tuple[ItemText | None, Encoder | None, EncoderConfig, list[str]]:
     """Encode the item text.
@@ -559,15 +577,19 @@ def _reader(
     return read
 
 
-def _fit_model(
+def fit_model(
     dataset: Dataset,
     split: Split,
     config: RunConfig,
     text: ItemText | None,
-    checkpoint: Path | None,
-    progress: Progress | None,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[TrainingResult | None, Model, bool]:
-    """Return the result of training, the fitted model, and whether it was fitted on validation too."""
+    """Train a model as a config says.
+
+    Returns:
+        The result of training, the fitted model, and whether it was fitted on validation too.
+    """
     full, train_part = TrainingData(dataset, split.full), TrainingData(dataset, split.train)
     model = _new_model(dataset, config, text)
     if isinstance(model, CountedModel):
@@ -653,7 +675,7 @@ def _new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Mo
 
 def _validation_ndcg(model: Model, histories: Histories, target_B: np.ndarray, include_seen: bool) -> float:
     rankings = Ranker(model).rank(histories, 10, include_seen)
-    return evaluate_rankings(rankings.item_index_BK, target_B, [10])["NDCG@10"].mean
+    return float(metric_values(rankings.item_index_BK, target_B, [10])["NDCG@10"].mean())
 
 
 def _load_rows(model: Model, weights: dict[str, torch.Tensor]) -> None:

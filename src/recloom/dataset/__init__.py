@@ -1,6 +1,6 @@
 """A validated table of interactions comes in; vocabularies, splits and sequences, kept in one HDF5 file, go out."""
 
-from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn
+from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn, unknown_value
 from recloom.dataset.dataset import FILE_NAME, Dataset
 from recloom.dataset.sequences import (
     Histories,
@@ -13,6 +13,7 @@ from recloom.dataset.sequences import (
     windows,
 )
 from recloom.dataset.splits import (
+    PROTOCOLS,
     SECONDS_PER_DAY,
     Cases,
     Protocol,
@@ -28,6 +29,7 @@ from recloom.dataset.vocabulary import PADDING_INDEX, Vocabulary
 __all__ = [
     "FILE_NAME",
     "PADDING_INDEX",
+    "PROTOCOLS",
     "SECONDS_PER_DAY",
     "Cases",
     "CategoryColumn",
@@ -49,5 +51,6 @@ __all__ = [
     "histories_from_interactions",
     "neighbouring_pairs",
     "split_dataset",
+    "unknown_value",
     "windows",
 ]

@@ -1,6 +1,7 @@
 """The columns of a dataset beside users and items: behaviours, context, what the catalogue says.
 
-A column is either words, stored as codes into a vocabulary, or numbers, stored scaled.
+A column is either words, stored as codes into a vocabulary, or numbers, stored as they are: to scale them is to
+learn from them, which is for a model to do on what it may see.
 """
 
 from dataclasses import dataclass
@@ -22,29 +23,27 @@ class CategoryColumn:
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A column of numbers: `values` are (number - mean) / deviation, 0 where the log had none."""
+    """A column of numbers: `values` are float64, NaN where the log had none."""
 
     values: np.ndarray
-    mean: float
-    deviation: float
 
 
 ContextColumn = CategoryColumn | NumberColumn
 
 
+def unknown_value(dtype: np.dtype) -> float:
+    """Return what stands for "not known" among values of a column: NaN among numbers, the index 0 among words."""
+    return np.nan if dtype.kind == "f" else 0
+
+
 def encode_column(column: pl.Series) -> ContextColumn:
-    """Turn a column of the log into codes or scaled numbers.
+    """Turn a column of the log into codes or numbers.
 
     Categories are coded in the order of their words, so that codes do not depend on how the file was read.
     """
     if column.dtype.is_numeric():
         numbers = column.cast(pl.Float64).to_numpy()
-        present = numbers[np.isfinite(numbers)]
-        mean = float(present.mean()) if len(present) else 0.0
-        deviation = float(present.std()) if len(present) else 0.0
-        deviation = deviation if deviation > 0 else 1.0  # a constant column scales to all zeros
-        scaled = np.nan_to_num((numbers - mean) / deviation, nan=0.0, posinf=0.0, neginf=0.0)
-        return NumberColumn(scaled.astype(np.float32), mean, deviation)
+        return NumberColumn(np.where(np.isfinite(numbers), numbers, np.nan))
     vocabulary, codes = encode_categories(column)
     return CategoryColumn(codes, vocabulary)
 
@@ -85,8 +84,6 @@ def write_column(parent: h5py.Group, name: str, column: ContextColumn) -> None:
     group.create_dataset("values", data=column.values)
     if isinstance(column, CategoryColumn):
         column.vocabulary.write(group, "vocabulary")
-    else:
-        group.attrs["mean"], group.attrs["deviation"] = column.mean, column.deviation
 
 
 def read_column(group: h5py.Group) -> ContextColumn:
@@ -94,4 +91,4 @@ def read_column(group: h5py.Group) -> ContextColumn:
     values = group["values"][:]
     if "vocabulary" in group:
         return CategoryColumn(values, Vocabulary.read(group, "vocabulary"))
-    return NumberColumn(values, float(group.attrs["mean"]), float(group.attrs["deviation"]))
+    return NumberColumn(values)

@@ -39,7 +39,7 @@ from recloom.files import replacing
 from recloom.version import __version__
 
 FILE_NAME = "dataset.h5"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Dataset:
@@ -224,6 +224,44 @@ class Dataset:
         extended.items = Vocabulary([*self.items.ids, *new])
         extended.item_table = _aligned(both, extended.items, "item_id")
         return extended
+
+    def of_users(self, chosen: np.ndarray) -> "Dataset":
+        """Return the same dataset without the interactions of all but some users.
+
+        Args:
+            chosen: User indices.
+        """
+        is_kept_U = np.zeros(len(self.user_offsets) - 1, dtype=bool)
+        is_kept_U[chosen] = True
+        length_U = np.diff(self.user_offsets)
+        is_kept_N = np.repeat(is_kept_U, length_U)
+        fewer = copy.copy(self)
+        fewer.user_offsets = np.concatenate([[0], np.cumsum(length_U * is_kept_U)])
+        fewer.num_interactions = int(is_kept_N.sum())
+        fewer._take_events(is_kept_N.nonzero()[0])
+        fewer.timestamp = self.timestamp[is_kept_N]
+        return fewer
+
+    def blinded(self, positions: np.ndarray, seed: int = 0) -> "Dataset":
+        """Return the same dataset with what happened at some positions made up; who acted and when stays.
+
+        Whatever comes out differently from this one depends on what happened there.
+        """
+        rng = np.random.default_rng(seed)
+        source = np.arange(self.num_interactions)
+        source[positions] = rng.permutation(positions)
+        blind = copy.copy(self)
+        blind._take_events(source)
+        blind.item_index = self.item_index.copy()
+        blind.item_index[positions] = rng.integers(1, len(self.items) + 1, len(positions))
+        return blind
+
+    def _take_events(self, source: np.ndarray) -> None:
+        """Let each interaction be what another one was."""
+        context, behavior = self.context, self.behavior
+        self.item_index = self.item_index[source]
+        self.behavior = replace(behavior, values=behavior.values[source])
+        self.context = {name: replace(column, values=column.values[source]) for name, column in context.items()}
 
     def copy_to(self, folder: Path) -> None:
         """Write `dataset.h5` into another folder: without a second copy on disk where that is possible."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recloom.dataset.columns import CategoryColumn, ContextColumn
+from recloom.dataset.columns import CategoryColumn, ContextColumn, unknown_value
 from recloom.dataset.dataset import Dataset
 from recloom.dataset.splits import Segments, expand_ranges
 from recloom.dataset.vocabulary import PADDING_INDEX
@@ -19,7 +19,7 @@ class Requests:
     timestamp_B: np.ndarray
     """UTC seconds, int64; 0 where unknown."""
     context_B: dict[str, np.ndarray]
-    """Values of each context column, coded as in `Histories`; 0 where unknown."""
+    """Values of each context column, coded as in `Histories`; 0 for an unknown word, NaN for an unknown number."""
 
     def rows(self, chosen_B: np.ndarray) -> "Requests":
         """Return some of the requests."""
@@ -28,7 +28,10 @@ class Requests:
     @classmethod
     def unknown(cls, dataset: Dataset, size: int) -> "Requests":
         """Return requests of which nothing is known."""
-        context = {name: np.zeros(size, column.values.dtype) for name, column in dataset.context.items()}
+        context = {
+            name: np.full(size, unknown_value(column.values.dtype), column.values.dtype)
+            for name, column in dataset.context.items()
+        }
         return cls(np.zeros(size, dtype=np.int64), context)
 
 
@@ -43,7 +46,7 @@ class Histories:
     timestamp_BL: np.ndarray
     behavior_index_BL: np.ndarray
     context_BL: dict[str, np.ndarray]
-    """Values of each context column: indices of words, or scaled numbers."""
+    """Values of each context column: indices of words, or numbers."""
     length_B: np.ndarray
     user_index_B: np.ndarray
     """Who it is; `PADDING_INDEX` for somebody the dataset does not know."""
@@ -237,17 +240,17 @@ def histories_from_interactions(
 
 
 def context_value(column: ContextColumn, value: str | float | None) -> float:
-    """Return the code of a word, or the scaled number; 0, which means unknown, where there is none.
+    """Return the code of a word, or the number; what stands for "not known" where there is none.
 
     Raises:
         ConfigError: The column holds numbers and the value is none.
     """
     if value is None:
-        return 0
+        return unknown_value(column.values.dtype)
     if isinstance(column, CategoryColumn):
         return column.vocabulary.index_of(str(value))
     try:
-        return (float(value) - column.mean) / column.deviation
+        return float(value)
     except ValueError:
         raise ConfigError(
             f"the context value {value!r} is no number, and its column in the log holds numbers"

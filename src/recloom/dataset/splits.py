@@ -1,10 +1,11 @@
 """Which interactions a model may learn from, and which it is asked to predict.
 
-Two protocols. `temporal`: one split time for everybody, and a test case is a user's first interaction
+Three protocols. `temporal`: one split time for everybody, and a test case is a user's first interaction
 after it. `leave-one-out`: each user's last interaction is the test, the one before it validation, as
-most papers do.
+most papers do. `user-disjoint`: some users are not learned from at all, and asked for their last interaction.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,8 @@ import numpy as np
 from recloom.dataset.dataset import Dataset
 from recloom.errors import ConfigError
 
-Protocol = Literal["temporal", "leave-one-out"]
+Protocol = Literal["temporal", "leave-one-out", "user-disjoint"]
+PROTOCOLS = ("temporal", "leave-one-out", "user-disjoint")
 Ties = Literal["strict", "file"]
 SECONDS_PER_DAY = 86_400
 VALIDATION_TIMES = 10
@@ -25,28 +27,30 @@ class SplitConfig:
     """How interactions are held out: the [split] table of a run file."""
 
     protocol: Protocol = "temporal"
-    """One split time for everybody, or each user's last interaction."""
+    """One split time for everybody, each user's last interaction, or users of whom nothing is learned."""
     ties: Ties | None = None
     """"strict" removes from a history what shares the target's timestamp, "file" trusts the log's order within a
-    timestamp. Unset: strict under temporal, file under leave-one-out, as papers do."""
+    timestamp. Unset: strict under temporal, file under the others, as papers do."""
     split_time: int | None = None
     """Temporal only: the test begins here, UTC seconds. Unset: so that `test_fraction` of interactions follow."""
+    test_until: int | None = None
+    """Temporal only: the test ends before this, UTC seconds. Unset: with the log."""
     validation_fraction: float = 0.1
-    """Temporal only: share of all interactions between the end of training and the split time."""
+    """Share of all interactions between the end of training and the split time; user-disjoint: of users."""
     test_fraction: float = 0.1
-    """Temporal only: share of all interactions from the split time on."""
+    """Share of all interactions from the split time on; user-disjoint: of users."""
     train_days: float | None = None
     """Learn only from the last so many days before the end of training. Unset: from everything."""
     request: str | None = None
     """What of the target is known when it is asked for, as a service would know it: "timestamp", and context columns
     that do not depend on what is taken, as in "timestamp,device". Unset: "timestamp" under temporal, nothing under
-    leave-one-out, as papers do."""
+    the others, as papers do."""
     everything: bool = False
     """Hold out no test: validation takes the last interactions instead, and the final model sees them all."""
 
     def __post_init__(self) -> None:
-        if self.protocol not in ("temporal", "leave-one-out"):
-            raise ConfigError(f"split.protocol is {self.protocol!r}; choose temporal or leave-one-out")
+        if self.protocol not in PROTOCOLS:
+            raise ConfigError(f"split.protocol is {self.protocol!r}; choose {', '.join(PROTOCOLS)}")
         if self.ties not in (None, "strict", "file"):
             raise ConfigError(f"split.ties is {self.ties!r}; choose strict or file")
         for name in ("validation_fraction", "test_fraction"):
@@ -134,6 +138,14 @@ class Split:
     split_time: int | None
     """Temporal only: where the test begins, UTC seconds."""
 
+    def fingerprint(self, dataset: Dataset) -> str:
+        """Return a digest of the data, of what may be learned from and of what is asked."""
+        digest = hashlib.sha256(dataset.fingerprint.encode())
+        for part in (self.train, self.full, self.validation, self.test):
+            for positions in part.__dict__.values():
+                digest.update(positions.astype("<i8").tobytes())
+        return digest.hexdigest()
+
 
 def split_dataset(dataset: Dataset, config: SplitConfig) -> Split:
     """Part a dataset by the protocol of `config`.
@@ -141,7 +153,8 @@ def split_dataset(dataset: Dataset, config: SplitConfig) -> Split:
     Raises:
         ConfigError: `split_time` leaves nothing to learn from or nothing to ask.
     """
-    return _temporal(dataset, config) if config.protocol == "temporal" else _leave_one_out(dataset, config)
+    protocols = {"temporal": _temporal, "leave-one-out": _leave_one_out, "user-disjoint": _user_disjoint}
+    return protocols[config.protocol](dataset, config)
 
 
 def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
@@ -150,7 +163,8 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
     train_end = _ends_before(dataset, validation_time)
     test_start = _ends_before(dataset, split_time)
     full_end = end if config.everything else test_start
-    test, unusable = _cases(start, test_start, target=test_start, until=end)
+    test_end = end if config.test_until is None else _ends_before(dataset, config.test_until)
+    test, unusable = _cases(start, test_start, target=test_start, until=np.maximum(test_start, test_end))
     validation = _asked_often(dataset, config, validation_time, start, full_end)
     return Split(
         train=_recent(dataset, Segments(start, train_end), config, validation_time),
@@ -194,6 +208,11 @@ def _split_times(timestamp: np.ndarray, config: SplitConfig) -> tuple[int, int]:
                 f"split.split_time {config.split_time} is outside the log, which runs from {first} to {last}"
                 " (UTC seconds); choose a time between"
             )
+        if config.test_until is not None and config.test_until <= config.split_time:
+            raise ConfigError(
+                f"split.test_until {config.test_until} is not after split.split_time {config.split_time}; the test"
+                " would be empty"
+            )
         before = timestamp[timestamp < config.split_time]
         return config.split_time, _quantile(before, 1 - config.validation_fraction)
     split_time = _quantile(timestamp, 1 - config.test_fraction)
@@ -227,6 +246,26 @@ def _leave_one_out(dataset: Dataset, config: SplitConfig) -> Split:
     return Split(
         train=_recent(dataset, Segments(start, before_last), config),
         full=_recent(dataset, Segments(start, end if config.everything else before_last), config),
+        validation=validation,
+        test=test,
+        unusable_users=unusable,
+        split_time=None,
+    )
+
+
+def _user_disjoint(dataset: Dataset, config: SplitConfig) -> Split:
+    start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
+    # Who is held out depends on the number of users alone, so that every model is asked about the same ones.
+    share_U = np.random.default_rng(0).permutation(len(start)) / len(start)
+    is_test_U = (share_U < config.test_fraction) & (not config.everything)
+    is_validation_U = share_U >= 1 - config.validation_fraction
+    last_U = np.maximum(end - 1, start)
+    history_end = _tie_starts(dataset) if config.tie_rule == "strict" else None
+    test, unusable = _cases(start, last_U, np.where(is_test_U, last_U, end), end, history_end)
+    validation, _ = _cases(start, last_U, np.where(is_validation_U, last_U, end), end, history_end)
+    return Split(
+        train=_recent(dataset, Segments(start, np.where(is_test_U | is_validation_U, start, end)), config),
+        full=_recent(dataset, Segments(start, np.where(is_test_U, start, end)), config),
         validation=validation,
         test=test,
         unusable_users=unusable,

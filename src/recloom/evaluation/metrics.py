@@ -1,6 +1,6 @@
 """How good a ranked list is, for each user; the mean over users is the metric.
 
-Every function takes where the list hit and how much there was to hit:
+Every function but `auc` takes where the list hit and how much there was to hit:
 
     relevance_BK    1.0 where the item at that rank was held out, best rank first; shape (B, K), K the cutoff
     num_relevant_B  held-out items of each user, hit or not; shape (B,)
@@ -49,6 +49,23 @@ def mrr_at_k(relevance_BK: np.ndarray, num_relevant_B: np.ndarray) -> np.ndarray
     return _where_defined(relevance_BK.any(axis=1) / (first_B + 1), num_relevant_B)
 
 
+def average_precision_at_k(relevance_BK: np.ndarray, num_relevant_B: np.ndarray) -> np.ndarray:
+    """Return the mean, over the hits a perfect list would hold, of the precision at each hit (MAP@k).
+
+    The sum of the precision at each hit's rank is divided by min(num_relevant, k), so that a perfect ranking
+    scores 1 even for a user with more than k held-out items. `trec_eval` divides by num_relevant there.
+
+    Source: Buckley and Voorhees (2000), https://doi.org/10.1145/345508.345543
+
+    >>> average_precision_at_k(np.array([[1.0, 0.0, 1.0]]), np.array([2])).round(3)
+    array([0.833])
+    """
+    cutoff = relevance_BK.shape[1]
+    precision_BK = np.cumsum(relevance_BK, axis=1) / np.arange(1, cutoff + 1)
+    ideal_B = np.minimum(np.where(num_relevant_B > 0, num_relevant_B, np.nan), cutoff)
+    return (precision_BK * relevance_BK).sum(axis=1) / ideal_B
+
+
 def precision_at_k(relevance_BK: np.ndarray, num_relevant_B: np.ndarray) -> np.ndarray:
     """Return the share of the k places that are hits; a list shorter than k counts as k long."""
     return _where_defined(relevance_BK.mean(axis=1), num_relevant_B)
@@ -70,11 +87,31 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "HR": hit_rate_at_k,
     "NDCG": ndcg_at_k,
     "MRR": mrr_at_k,
+    "MAP": average_precision_at_k,
     "precision": precision_at_k,
     "recall": recall_at_k,
     "F1": f1_at_k,
 }
 """Every metric by the name reports use."""
+
+
+def auc(above_B: np.ndarray, tied_B: np.ndarray, others_B: np.ndarray) -> np.ndarray:
+    """Return the probability that the held-out item scores above another candidate, a tie being half of one (AUC).
+
+    Args:
+        above_B: Other candidates that score higher, shape (B,).
+        tied_B: Other candidates that score the same, shape (B,).
+        others_B: Candidates apart from the held-out item, shape (B,).
+
+    Returns:
+        Shape (B,), in [0, 1]; NaN where there is no other candidate.
+
+    Source: Hanley and McNeil (1982), https://doi.org/10.1148/radiology.143.1.7063747
+
+    >>> auc(np.array([1]), np.array([2]), np.array([8]))
+    array([0.75])
+    """
+    return 1 - (above_B + tied_B / 2) / np.where(others_B > 0, others_B, np.nan)
 
 
 def _where_defined(value_B: np.ndarray, num_relevant_B: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recloom.dataset import CategoryColumn, Dataset, Histories
+from recloom.models.interface import TrainingData
 from recloom.models.time_buckets import GAP_BUCKETS, HOURS, WEEKDAYS, gap_buckets, hours, weekdays
 
 SESSION_GAP_SECONDS = 1_800
@@ -31,7 +32,7 @@ class Moments:
     gap: np.ndarray
     """Seconds since the event before; -1 where unknown."""
     context: Mapping[str, np.ndarray]
-    """Values of the log's context columns: indices of words or scaled numbers; 0 where unknown."""
+    """Values of the log's context columns: indices of words, 0 where unknown, or numbers, NaN where unknown."""
     user_index: np.ndarray
     behavior: np.ndarray | None = None
     """What an event was; None for a request, whose outcome is to be predicted."""
@@ -67,6 +68,9 @@ def requests_of(histories: Histories) -> Moments:
 class Circumstances(nn.Module):
     """The sum of one embedding for each thing that is known; zero, as at the start of training, where nothing is."""
 
+    mean_F: Tensor
+    deviation_F: Tensor
+
     def __init__(self, dataset: Dataset, width: int, *, of_requests: bool) -> None:
         super().__init__()
         self.of_requests = of_requests
@@ -92,8 +96,20 @@ class Circumstances(nn.Module):
         # An item is what it is until its circumstances prove to matter.
         nn.init.zeros_(self.table.weight)
         self.numbers = nn.Linear(len(self._number_columns), width, bias=False) if self._number_columns else None
+        self.register_buffer("mean_F", torch.zeros(len(self._number_columns), dtype=torch.float64))
+        self.register_buffer("deviation_F", torch.ones(len(self._number_columns), dtype=torch.float64))
         if self.numbers is not None:
             nn.init.zeros_(self.numbers.weight)
+
+    def prepare(self, data: TrainingData) -> None:
+        """Take from the training data how numbers are to be scaled."""
+        positions = data.segments.positions()
+        for column, name in enumerate(self._number_columns):
+            values = data.dataset.context[name].values[positions]
+            values = values[np.isfinite(values)]
+            if len(values):
+                self.mean_F[column], deviation = values.mean(), values.std()
+                self.deviation_F[column] = deviation if deviation > 0 else 1.0
 
     def forward(self, moments: Moments) -> Tensor:
         """Return one vector a moment, shape (..., D)."""
@@ -118,7 +134,8 @@ class Circumstances(nn.Module):
         vectors = self.table(rows_NF).reshape(*timestamp.shape, -1)
         if self.numbers is not None:
             values = np.stack([moments.context[name] for name in self._number_columns], axis=-1)
-            vectors = vectors + self.numbers(torch.from_numpy(values).to(vectors))
+            scaled = (torch.from_numpy(values).double().to(device) - self.mean_F) / self.deviation_F
+            vectors = vectors + self.numbers(torch.nan_to_num(scaled, nan=0.0).to(vectors.dtype))
         return vectors
 
 

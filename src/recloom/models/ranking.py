@@ -4,6 +4,7 @@ Shapes: B histories, K cutoff, I catalogue (with the padding row).
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,32 @@ class Rankings:
 
     item_index_BK: np.ndarray
     score_BK: np.ndarray
+    above_B: np.ndarray
+    """Other items with a higher score than the target; -1 where no target was named."""
+    tied_B: np.ndarray
+    """Other items with the same score as the target."""
+    others_B: np.ndarray
+    """Items that can be recommended, the target left out."""
+
+    @classmethod
+    def empty(cls, size: int, k: int) -> "Rankings":
+        """Return lists with nothing in them."""
+        counts = np.full((3, size), [[-1], [0], [0]])
+        return cls(np.full((size, k), PADDING_INDEX), np.full((size, k), -np.inf, dtype=np.float32), *counts)
+
+    def put(self, rows: np.ndarray, others: "Rankings") -> None:
+        """Write other lists into some of the rows."""
+        for name, values in self.__dict__.items():
+            values[rows] = getattr(others, name)
+
+    def rows(self, chosen: np.ndarray | slice) -> "Rankings":
+        """Return some of the lists."""
+        return Rankings(*(values[chosen] for values in self.__dict__.values()))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Rankings"]) -> "Rankings":
+        """Return the lists of all parts, one after the other."""
+        return cls(*(np.concatenate(values) for values in zip(*(p.__dict__.values() for p in parts), strict=True)))
 
 
 class Ranker:
@@ -42,7 +69,9 @@ class Ranker:
         with torch.no_grad():
             self._score = self._model.scorer()
 
-    def rank(self, histories: Histories, k: int, include_seen: bool = False) -> Rankings:
+    def rank(
+        self, histories: Histories, k: int, include_seen: bool = False, target_B: np.ndarray | None = None
+    ) -> Rankings:
         """Return the k items with the highest scores for each history.
 
         Equal scores are ordered by item index.
@@ -51,10 +80,10 @@ class Ranker:
             histories: None of them empty.
             k: Length of the lists.
             include_seen: Whether items of the history may be recommended again.
+            target_B: The item of each history whose place among all others is wanted.
         """
         k_possible = min(k, self.num_items)
-        item_index_BK = np.full((len(histories), k), PADDING_INDEX, dtype=np.int64)
-        score_BK = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        rankings = Rankings.empty(len(histories), k)
         rows_at_once = max(1, min(512, SCORES_AT_ONCE // (self.num_items + 1)))
         by_length = np.argsort(histories.length_B, kind="stable")  # so that short histories are padded little
         for begin in range(0, len(histories), rows_at_once):
@@ -65,9 +94,16 @@ class Ranker:
                 score_BI[*map(torch.from_numpy, batch.seen())] = -torch.inf
             items, scores = top_k(score_BI, k_possible)
             found = scores > -np.inf
-            item_index_BK[rows, :k_possible] = np.where(found, items, PADDING_INDEX)
-            score_BK[rows, :k_possible] = scores
-        return Rankings(item_index_BK, score_BK)
+            rankings.item_index_BK[rows, :k_possible] = np.where(found, items, PADDING_INDEX)
+            rankings.score_BK[rows, :k_possible] = scores
+            if target_B is not None:
+                wanted_B1 = score_BI.gather(1, torch.from_numpy(target_B[rows]).long()[:, None])
+                rankings.above_B[rows] = (score_BI > wanted_B1).sum(dim=1)
+                # An item that cannot be recommended comes after all that can, and ties with nothing.
+                is_possible_B = wanted_B1.squeeze(1) > -torch.inf
+                rankings.tied_B[rows] = ((score_BI == wanted_B1).sum(dim=1) - 1) * is_possible_B
+                rankings.others_B[rows] = (score_BI > -torch.inf).sum(dim=1) - is_possible_B.long()
+        return rankings
 
     def scores(self, histories: Histories) -> Tensor:
         """Return the score of every item for each history, float32 of shape (B, I); -inf for padding."""
@@ -83,7 +119,9 @@ class Ranker:
         alike_1I[0, [PADDING_INDEX, item_index]] = -torch.inf
         items, scores = top_k(alike_1I, min(k, self.num_items))
         found = scores[0] > -np.inf
-        return Rankings(items[:, found], scores[:, found])
+        rankings = Rankings.empty(1, int(found.sum()))
+        rankings.item_index_BK[:], rankings.score_BK[:] = items[:, found], scores[:, found]
+        return rankings
 
 
 def top_k(score_BI: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

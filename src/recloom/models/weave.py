@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig
+from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig, unknown_value
 from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
 from recloom.models.cooccurrence import cooccurrence_vectors
@@ -171,6 +171,9 @@ class Weave(TrainedModel, VectorModel):
         counts_I = torch.from_numpy(data.item_counts())
         for tower in self._towers:
             tower.items.prepare(counts_I > 0)
+            tower.circumstances.prepare(data)
+            if tower.request is not None:
+                tower.request.prepare(data)
         if self.config.warm_start:
             vectors_ID = cooccurrence_vectors(data, self.config.embedding_dim)
             for tower in self._towers:
@@ -377,7 +380,10 @@ class Tower(nn.Module):
             timestamp=events.timestamp[asked] * time_known_N,
             gap=np.where(time_known_N, events.gap[asked], -1),
             # Each column by itself: a request says some of it, and what, differs from request to request.
-            context={name: values[asked] * known(CONTEXT_DROPOUT) for name, values in events.context.items()},
+            context={
+                name: np.where(known(CONTEXT_DROPOUT), values[asked], unknown_value(values.dtype))
+                for name, values in events.context.items()
+            },
             user_index=events.user_index[asked],
         )
 

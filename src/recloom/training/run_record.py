@@ -21,6 +21,8 @@ class RunRecord:
 
     dataset: str
     """Fingerprint of the data."""
+    split: str
+    """Fingerprint of what was learned from and what was held out."""
     encoder: str | None
     """Fingerprint of the encoder that read the item text."""
     stopped: str | None

@@ -1,0 +1,144 @@
+"""`recloom compare`: a dataset and names of models to one table and a report."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from recloom.cli.console import ShownProgress, console, messages, parse_cutoffs, parse_duration
+from recloom.comparison import Comparison, compare, parse_entries
+from recloom.comparison.report import FORMATS, write_report
+from recloom.config import Tables, parse_settings, read_run_file
+from recloom.dataset import Dataset
+from recloom.errors import ConfigError
+from recloom.files import replacing
+
+STRONG = "popular,popular-recent,markov,item-knn,user-knn,stan,mf,ease,content-tfidf,weave"
+
+
+def compare_models(
+    dataset: Annotated[Path, typer.Argument(help="Folder that recloom prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="Report to write: .html, .md, .tex or .json.")],
+    models: Annotated[str, typer.Option(help="Models, or folders of fitted ones.")] = STRONG,
+    variant: Annotated[
+        list[str],
+        typer.Option(help="A model with other settings: 'LABEL=weave model.fusion=id training.epochs=20'. Repeatable."),
+    ] = [],  # noqa: B006
+    protocol: Annotated[str | None, typer.Option(help="temporal (default), leave-one-out or user-disjoint.")] = None,
+    ties: Annotated[str | None, typer.Option(help="strict or file: what equal timestamps mean.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="What reads item text, as for recloom fit.")] = None,
+    k: Annotated[str, typer.Option(help="Cutoffs; the middle one decides the order of the table.")] = "5,10,20",
+    seeds: Annotated[int, typer.Option(help="How often to fit what depends on chance.")] = 1,
+    windows: Annotated[int, typer.Option(help="Temporal: successive stretches of time to test on.")] = 1,
+    slice_by: Annotated[list[str], typer.Option(help="Column whose values get a slice each. Repeatable.")] = [],  # noqa: B006
+    category: Annotated[str | None, typer.Option(help="Column of the catalogue for calibration and the map.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Most time to train each model: 90s, 10m, 1h.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="Any option of all models, as for recloom fit.")] = [],  # noqa: B006
+    config: Annotated[Path | None, typer.Option(help="Run file in TOML for all models.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here too.")] = None,
+) -> None:
+    """Fit every model under one split, ask all of them the same, test who is better, and write a report."""
+    if out.suffix not in FORMATS:
+        raise ConfigError(f"a report ends in {', '.join(FORMATS)}; {out} does not")
+    for path in filter(None, (out, json_file)):
+        _check_writable(path)
+    tables: Tables = read_run_file(config) if config else {}
+    tables.pop("recloom", None)
+    short: dict[str, dict[str, Any]] = {
+        "split": {"protocol": protocol, "ties": ties},
+        "encoder": {"name": encoder},
+        "training": {"budget": parse_duration(budget) if budget else None},
+    }
+    for more in (short, parse_settings(settings)):
+        for table, values in more.items():
+            tables.setdefault(table, {}).update({name: v for name, v in values.items() if v is not None})
+    entries = parse_entries(
+        [name.strip() for name in models.split(",") if name.strip()], dict(_variant(text) for text in variant)
+    )
+    with ShownProgress() as progress:
+        comparison = compare(
+            Dataset.open(dataset),
+            entries,
+            settings=tables,
+            seeds=seeds,
+            cutoffs=parse_cutoffs(k),
+            windows=windows,
+            slice_by=slice_by,
+            category=category,
+            name=dataset.name,
+            progress=progress,
+        )
+    write_report(comparison, out)
+    if json_file:
+        with replacing(json_file) as beside:
+            beside.write_text(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
+    show_comparison(comparison)
+    console.print(
+        f"Wrote {out}. Open it to see slices, curves and what the models show to single people.", soft_wrap=True
+    )
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the table of models, best first, and what speaks against it."""
+    main = comparison.main_metric
+    cutoff = main.split("@")[1]
+    shown = [main, f"HR@{cutoff}", f"coverage@{cutoff}"]
+    title = f"{comparison.name}, {comparison.split['protocol']}, ties {comparison.split['ties']}"
+    table = Table(title=title, title_justify="left")
+    for column in ("model", *shown, "new items", "fit", "rank", "against the best"):
+        table.add_column(column, justify="left" if column in ("model", "against the best") else "right")
+    best = comparison.models[0].label
+    against = {pair.second: pair for pair in comparison.pairs if pair.first == best}
+    for result in comparison.models:
+        if result.error is not None:
+            table.add_row(result.label, "failed", *[""] * (len(shown) + 2), result.error)
+            continue
+        metric = result.metrics[main]
+        new = result.slices.get("new item")
+        pair = against.get(result.label)
+        verdict = ""
+        if pair is not None:
+            percent = 100 * pair.difference.mean / max(metric.mean, 1e-12)
+            verdict = "tie" if pair.verdict == "tie" else f"{best} is {percent:.0f} % better"
+        table.add_row(
+            result.label,
+            f"{metric.mean:.4f} ±{(metric.high - metric.low) / 2:.4f}",
+            f"{result.metrics[shown[1]].mean:.4f}",
+            f"{result.catalogue[shown[2]]:.1%}",
+            f"{new.metrics[main].mean:.4f}" if new else "",
+            f"{result.fit_seconds:.1f} s",
+            f"{result.rank_seconds:.1f} s",
+            verdict,
+        )
+    console.print(table)
+    console.print(
+        f"{comparison.num_cases:,} users asked, full ranking; ±: half the 95 % bootstrap interval over users; tie: the"
+        " paired permutation test with Holm's correction finds no difference at 5 %",
+        soft_wrap=True,
+    )
+    for finding in comparison.findings + [f for result in comparison.models for f in result.findings]:
+        messages.print(f"{'leak' if finding.is_leak else 'warning'}: {finding.what}", soft_wrap=True, markup=False)
+
+
+def _variant(text: str) -> tuple[str, tuple[str, Tables]]:
+    label, equals, rest = text.partition("=")
+    words = rest.split()
+    if not (label.strip() and equals and words):
+        raise ConfigError(f"--variant {text!r} is not of the form 'LABEL=MODEL table.option=value ...'")
+    return label.strip(), (words[0], parse_settings(words[1:]))
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before hours of fitting that there is nowhere to write to."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}; make it, or write elsewhere")
+    try:
+        with replacing(path.with_name(f".{path.name}.trial")) as beside:
+            beside.write_text("")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+    path.with_name(f".{path.name}.trial").unlink()
