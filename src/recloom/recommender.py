@@ -58,6 +58,7 @@ from recloom.models import (
 )
 from recloom.run_config import EncoderConfig, RunConfig
 from recloom.training import (
+    Epoch,
     Progress,
     RunRecord,
     TrainingResult,
@@ -584,6 +585,7 @@ def fit_model(
     text: ItemText | None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    after_epoch: Callable[[Epoch], None] | None = None,
 ) -> tuple[TrainingResult | None, Model, bool]:
     """Train a model as a config says.
 
@@ -591,7 +593,7 @@ def fit_model(
         The result of training, the fitted model, and whether it was fitted on validation too.
     """
     full, train_part = TrainingData(dataset, split.full), TrainingData(dataset, split.train)
-    model = _new_model(dataset, config, text)
+    model = new_model(dataset, config, text)
     if isinstance(model, CountedModel):
         # It has no epochs to choose by validation, so it learns from all that comes before the test.
         model.count(full)
@@ -622,6 +624,7 @@ def fit_model(
         checkpoint=checkpoint,
         key=hashlib.sha256(key.encode()).hexdigest(),
         progress=progress,
+        after_epoch=after_epoch,
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
@@ -632,7 +635,7 @@ def fit_model(
         result = replace(result, best_validation=tuned)
     if not refit or result.stopped == "interrupted":
         return result, model, False
-    final = _new_model(dataset, config, text)
+    final = new_model(dataset, config, text)
     assert isinstance(final, TrainedModel)
     final.prepare(full)
     if teacher is not None:
@@ -668,7 +671,8 @@ def _teacher(dataset: Dataset, config: RunConfig) -> Teacher | None:
     return Teacher(other.model, config.training.teacher_share)
 
 
-def _new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:
+def new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:
+    """Return the model of a config as it is before it learns."""
     torch.manual_seed(config.training.seed)
     return MODELS[config.model_name](config.model, dataset, text)
 

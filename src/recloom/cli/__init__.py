@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from recloom.cli import adapt, compare, datasets, demo, doctor, evaluate, fit, prepare, recommend, similar
+from recloom.cli import adapt, compare, datasets, demo, doctor, evaluate, fit, prepare, recommend, similar, tune
 from recloom.cli.console import messages
 from recloom.errors import InputError, RecloomError
 
@@ -24,6 +24,7 @@ app.command("adapt")(adapt.adapt)
 app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare_models)
+app.command("tune")(tune.tune)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(similar.similar)
 app.command("doctor")(doctor.doctor)

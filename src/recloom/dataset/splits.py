@@ -89,7 +89,10 @@ class Cases:
         """Return at most `size` cases chosen at random, in their order."""
         if len(self) <= size:
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self), size, replace=False))
+        return self.rows(np.sort(np.random.default_rng(seed).choice(len(self), size, replace=False)))
+
+    def rows(self, chosen: np.ndarray) -> "Cases":
+        """Return some of the cases."""
         return Cases(*(a[chosen] for a in (self.user_index, self.history_start, self.history_end, self.target)))
 
 

@@ -12,8 +12,17 @@ import numpy as np
 from scipy import sparse
 
 from recloom.dataset import Cases, Dataset, Split, SplitConfig, split_dataset
-from recloom.evaluation import lists
 from recloom.evaluation.categories import category_column, category_shares, column_slices, history_shares
+from recloom.evaluation.lists import (
+    coverage_at_k,
+    diversity_at_k,
+    gini_at_k,
+    head_items,
+    head_share_at_k,
+    miscalibration_at_k,
+    novelty_at_k,
+    serendipity_at_k,
+)
 from recloom.evaluation.metrics import METRICS, auc
 from recloom.evaluation.significance import bootstrap_intervals
 from recloom.models import Rankings
@@ -146,25 +155,25 @@ class Judge:
         """Return each metric's value for every case, by name and cutoff, each of shape (B,)."""
         values_B = metric_values(rankings.item_index_BK, self._targets, cutoffs)
         popular = np.argsort(-self.counts_I[1:], kind="stable") + 1
-        is_head_I = lists.head_items(self.counts_I)
+        is_head_I = head_items(self.counts_I)
         for cutoff in cutoffs:
             items_BK = rankings.item_index_BK[:, :cutoff]
             relevance_BK = (items_BK == self._targets[:, None]).astype(float)
-            values_B[f"serendipity@{cutoff}"] = lists.serendipity_at_k(relevance_BK, items_BK, popular[:cutoff])
-            values_B[f"novelty@{cutoff}"] = lists.novelty_at_k(items_BK, self.counts_I)
-            values_B[f"head share@{cutoff}"] = lists.head_share_at_k(items_BK, is_head_I)
+            values_B[f"serendipity@{cutoff}"] = serendipity_at_k(relevance_BK, items_BK, popular[:cutoff])
+            values_B[f"novelty@{cutoff}"] = novelty_at_k(items_BK, self.counts_I)
+            values_B[f"head share@{cutoff}"] = head_share_at_k(items_BK, is_head_I)
             if self.vectors_IE is not None:
-                values_B[f"diversity@{cutoff}"] = lists.diversity_at_k(items_BK, self.vectors_IE)
+                values_B[f"diversity@{cutoff}"] = diversity_at_k(items_BK, self.vectors_IE)
             if self._shares is not None:
                 share_IC, history_BC = self._shares
-                values_B[f"miscalibration@{cutoff}"] = lists.miscalibration_at_k(items_BK, history_BC, share_IC)
+                values_B[f"miscalibration@{cutoff}"] = miscalibration_at_k(items_BK, history_BC, share_IC)
         values_B["AUC"] = auc(rankings.above_B, rankings.tied_B, rankings.others_B)
         return values_B
 
     def catalogue(self, rankings: Rankings, cutoffs: Sequence[int]) -> dict[str, float]:
         """Return what all lists together show of the catalogue."""
         num_items = len(self.dataset.items)
-        measures = {"coverage": lists.coverage_at_k, "Gini": lists.gini_at_k}
+        measures = {"coverage": coverage_at_k, "Gini": gini_at_k}
         return {
             f"{name}@{cutoff}": float(measure(rankings.item_index_BK[:, :cutoff], num_items))
             for cutoff in cutoffs
@@ -176,7 +185,7 @@ class Judge:
         """Which cases belong to each slice, by its name."""
         length_B = self.cases.history_end - self.cases.history_start
         count_B = self.counts_I[self._targets]
-        is_head_B = lists.head_items(self.counts_I)[self._targets]
+        is_head_B = head_items(self.counts_I)[self._targets]
         named = {
             "new item": count_B == 0,
             "tail item": (count_B > 0) & ~is_head_B,

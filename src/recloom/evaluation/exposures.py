@@ -1,7 +1,7 @@
 """A log of what was shown and what came of it -> how a model that shows other items would have done.
 
 The model is thought to show one item of its list at the logged place, each with the same probability: 1 / K for a
-full list. Both estimates need a log in which every item of its lists could have been shown.
+full list. Every estimate needs a log in which every item of its lists could have been shown.
 
 Shapes: N exposures, K length of the lists, S samples.
 """

@@ -33,9 +33,6 @@ def gini_at_k(item_index_BK: np.ndarray, num_items: int) -> float:
     0 where all are shown equally often, (num_items - 1) / num_items where only one is; NaN where nothing is shown.
 
     Source: Gini (1912); for recommendations Fleder and Hosanagar (2009), https://doi.org/10.1287/mnsc.1080.0974
-
-    >>> gini_at_k(np.array([[1, 2], [1, 0]]), num_items=2).__round__(3)  # 1 and 2 times: |2 - 1| / (2 + 1) / 2
-    0.167
     """
     times = np.sort(_times_shown(item_index_BK, num_items))
     if not times.any():
@@ -68,9 +65,6 @@ def diversity_at_k(item_index_BK: np.ndarray, vectors_IE: np.ndarray) -> np.ndar
     Items without text, whose vector is all zero, are in no pair. NaN with fewer than two others.
 
     Source: Smyth and McClave (2001), https://doi.org/10.1007/3-540-44593-5_25
-
-    >>> diversity_at_k(np.array([[1, 2, 3]]), np.array([[0, 0], [1, 0], [0, 1], [0, 0]]))
-    array([1.])
     """
     norm_I = np.sqrt(np.einsum("ie,ie->i", vectors_IE, vectors_IE))
     norm_I[PADDING_INDEX] = 0

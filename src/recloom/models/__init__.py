@@ -16,7 +16,7 @@ from recloom.models.classic import (
     TwoTower,
     UserKNN,
 )
-from recloom.models.interface import CountedModel, ItemText, Model, TrainedModel, TrainingData, VectorModel
+from recloom.models.interface import CountedModel, ItemText, Model, Span, TrainedModel, TrainingData, VectorModel
 from recloom.models.lm_fusion import LMFusion
 from recloom.models.ranking import Ranker, Rankings
 from recloom.models.teacher import Teacher
@@ -53,6 +53,7 @@ __all__ = [
     "Popular",
     "Ranker",
     "Rankings",
+    "Span",
     "Teacher",
     "TrainedModel",
     "TrainingData",

@@ -4,7 +4,7 @@ Shapes: B histories, L steps, I catalogue (with the padding row), D width, E wid
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,6 +49,16 @@ class TrainingData:
         return np.bincount(items, minlength=len(self.dataset.items) + 1)
 
 
+@dataclass(frozen=True)
+class Span:
+    """Values of an option among which tuning looks: whole numbers if both ends are."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether a step from 1 to 2 is as large as one from 10 to 20."""
+
+
 Scorer = Callable[[Histories], Tensor]
 """From histories, none of them empty, to the score of every item, the padding row included; shape (B, I)."""
 
@@ -69,6 +79,8 @@ class Model(nn.Module):
     """Whether it looks at item text at all."""
     needs_text: ClassVar[bool] = False
     """Whether it can do nothing without item text."""
+    search_space: ClassVar[Mapping[str, Span | Sequence[Any]]] = {}
+    """Options that tuning tries, by table and name ("model.dropout"): a span of numbers, or a list of values."""
     max_length: int = 1
     """Most interactions of a history that it looks at."""
 

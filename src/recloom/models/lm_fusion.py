@@ -22,7 +22,7 @@ from recloom.dataset import PADDING_INDEX, CategoryColumn, Dataset, Histories
 from recloom.encoders import behavior_text, context_text
 from recloom.errors import ConfigError
 from recloom.models.circumstances import MOST_CONTEXT_VALUES
-from recloom.models.interface import ItemText, TrainedModel, TrainingData, VectorModel
+from recloom.models.interface import ItemText, Span, TrainedModel, TrainingData, VectorModel
 
 LONGEST_TITLE = 80
 """Characters of a title in a behaviour text. The encoder cuts what is too long at the end, where the newest is."""
@@ -66,6 +66,11 @@ class LMFusion(TrainedModel, VectorModel):
 
     name = "lm-fusion"
     Config = LMFusionConfig
+    search_space = {
+        "model.hidden_dim": [64, 128, 256],
+        "model.dropout": Span(0.1, 0.6),
+        "training.learning_rate": Span(5e-4, 5e-3, log=True),
+    }
     needs_text = True
     text_IE: Tensor
     seen_I: Tensor

@@ -16,7 +16,7 @@ from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig, unkn
 from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
 from recloom.models.cooccurrence import cooccurrence_vectors
-from recloom.models.interface import ItemText, TrainedModel, TrainingData, VectorModel, usual_length
+from recloom.models.interface import ItemText, Span, TrainedModel, TrainingData, VectorModel, usual_length
 from recloom.models.item_vectors import Fusion, ItemVectors
 from recloom.models.losses import LOSSES
 from recloom.models.negatives import Negatives, Sampling
@@ -131,6 +131,15 @@ class Weave(TrainedModel, VectorModel):
 
     name = "weave"
     Config = WeaveConfig
+    search_space = {
+        "model.network": ["gru", "sasrec", "hstu"],
+        "model.embedding_dim": [128, 256, 512],
+        "model.dropout": Span(0.1, 0.6),
+        "model.temperature": Span(0.04, 0.12, log=True),
+        "model.id_dropout": Span(0.0, 0.4),
+        "training.learning_rate": Span(5e-4, 5e-3, log=True),
+        "training.weight_decay": Span(1e-3, 0.3, log=True),
+    }
 
     def __init__(self, config: WeaveConfig, dataset: Dataset, text: ItemText | None) -> None:
         super().__init__(config, dataset, text)

@@ -95,6 +95,7 @@ def train(
     checkpoint: Path | None = None,
     key: str = "",
     progress: Progress | None = None,
+    after_epoch: Callable[[Epoch], None] | None = None,
 ) -> TrainingResult:
     """Train a model until validation gets no better, and leave it with the weights of its best epoch.
 
@@ -109,6 +110,7 @@ def train(
         checkpoint: File to keep the run's state in. None: keep none.
         key: Names the run; only a checkpoint with the same key is gone on from.
         progress: Told about each step.
+        after_epoch: Told about each epoch; what it raises ends the training.
 
     Raises:
         TrainingError: There is nothing to learn from, or the loss is not a number.
@@ -148,6 +150,8 @@ def train(
                     state.best_weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
             if checkpoint:
                 save_checkpoint(checkpoint, key, model, optimization, state)
+            if after_epoch:
+                after_epoch(state.curve[-1])
             if not whole or _out_of_time(config, began):
                 stopped = "budget"
                 break

@@ -29,7 +29,7 @@ def page(comparison: Comparison) -> str:
         charts=[(number, title, charts[title]) for number, title in enumerate(charts)],
         # What is written into a script must not be able to end it.
         specs=json.dumps(list(charts.values()), ensure_ascii=False).replace("<", "\\u003c"),
-        library=vl_convert.javascript_bundle(vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])),
+        library=vl_convert.javascript_bundle(vl_version=_vega_lite_version()),  # type: ignore[call-arg] # it has a default
         settings={r.label: tomli_w.dumps(_without_none(r.settings)) for r in comparison.models if r.settings},
         split=tomli_w.dumps({"split": _without_none(comparison.split)}),
         day=_day,
@@ -54,6 +54,11 @@ def _headline(comparison: Comparison) -> str:
     runner_up = done[1].metrics[main].mean
     more = f"{100 * (metric.mean / runner_up - 1):.0f} % above {done[1].label}" if runner_up > 0 else ""
     return f"{sentence}, {more}: more than chance on these {comparison.num_cases:,} users."
+
+
+def _vega_lite_version() -> str:
+    """Return the version that the charts are written for, as the library spells it: 6.1."""
+    return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
 def _without_none(table: dict) -> dict:  # type: ignore[type-arg]

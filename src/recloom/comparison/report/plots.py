@@ -8,7 +8,7 @@ import polars as pl
 
 from recloom.comparison.comparing import Comparison
 
-WIDTH, HEIGHT = 430, 260
+WIDTH, HEIGHT = 420, 250
 MOST_COLOURS = 10
 """Categories of the map that get a colour of their own."""
 
@@ -41,8 +41,11 @@ def _plain(chart: Chart) -> Spec:
 
 def _models(comparison: Comparison) -> alt.Color:
     """Colour models the same in every chart, in the order of the table."""
+    legend = alt.Legend(orient="bottom", columns=5)
     labels = [result.label for result in comparison.models if result.error is None]
-    return alt.Color("model:N", sort=labels, scale=alt.Scale(scheme="tableau20", domain=labels), title=None)
+    return alt.Color(
+        "model:N", sort=labels, scale=alt.Scale(scheme="tableau20", domain=labels), title=None, legend=legend
+    )
 
 
 def _by_cutoff(comparison: Comparison) -> Chart | None:
@@ -119,7 +122,7 @@ def _by_slice(comparison: Comparison) -> Chart | None:
 
 def _curves(comparison: Comparison) -> Chart | None:
     rows = [
-        {"model": result.label, "seconds": epoch["seconds"], "epoch": epoch["number"], "value": epoch["validation"]}
+        {"model": result.label, "seconds": epoch["seconds"], "epoch": epoch["epoch"], "value": epoch["validation"]}
         for result in comparison.models
         for epoch in result.curve
         if epoch["validation"] is not None

@@ -12,7 +12,7 @@ from recloom.dataset import Dataset, Histories
 from recloom.encoders import item_texts
 from recloom.errors import ConfigError
 from recloom.models.classic.sparse import history_weights
-from recloom.models.interface import CountedModel, ItemText, Scorer, TrainingData, VectorModel
+from recloom.models.interface import CountedModel, ItemText, Scorer, Span, TrainingData, VectorModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Content(CountedModel, VectorModel):
 
     name = "content"
     Config = ContentConfig
+    search_space = {"model.max_length": Span(1, 50, log=True), "model.half_life": Span(0.5, 50.0, log=True)}
     needs_text = True
     text_IE: Tensor
     mean_E: Tensor
@@ -79,6 +80,7 @@ class ContentTfidf(CountedModel):
 
     name = "content-tfidf"
     Config = ContentTfidfConfig
+    search_space = Content.search_space
     uses_text = False  # of a language model
 
     def __init__(self, config: ContentTfidfConfig, dataset: Dataset, text: ItemText | None) -> None:

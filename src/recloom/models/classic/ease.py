@@ -10,7 +10,7 @@ from torch import Tensor
 from recloom.dataset import Dataset, Histories
 from recloom.errors import ConfigError
 from recloom.models.classic.sparse import backed_by_popularity, sets_of_items
-from recloom.models.interface import CountedModel, ItemText, Scorer, TrainingData
+from recloom.models.interface import CountedModel, ItemText, Scorer, Span, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class EASE(CountedModel):
 
     name = "ease"
     Config = EASEConfig
+    search_space = {"model.regularization": Span(10.0, 5_000.0, log=True)}
     uses_text = False
     popularity_I: Tensor
     chosen_C: Tensor

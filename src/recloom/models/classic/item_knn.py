@@ -17,7 +17,7 @@ from recloom.models.classic.sparse import (
     sets_of_items,
     strongest,
 )
-from recloom.models.interface import CountedModel, ItemText, Scorer, TrainingData
+from recloom.models.interface import CountedModel, ItemText, Scorer, Span, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,11 @@ class ItemKNN(CountedModel):
 
     name = "item-knn"
     Config = ItemKNNConfig
+    search_space = {
+        "model.neighbours": Span(20, 500, log=True),
+        "model.shrinkage": Span(0.1, 200.0, log=True),
+        "model.half_life": Span(0.5, 50.0, log=True),
+    }
     uses_text = False
     popularity_I: Tensor
 

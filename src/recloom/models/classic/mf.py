@@ -15,7 +15,7 @@ from torch import Tensor
 from recloom.dataset import Dataset, Histories
 from recloom.errors import ConfigError, MissingExtraError
 from recloom.models.classic.sparse import sets_of_items
-from recloom.models.interface import CountedModel, ItemText, TrainingData, VectorModel
+from recloom.models.interface import CountedModel, ItemText, Span, TrainingData, VectorModel
 
 RIDGE = 1e-3
 """Penalty on the map from histories to users of BPR, a share of the mean variance."""
@@ -63,6 +63,12 @@ class MF(CountedModel, VectorModel):
 
     name = "mf"
     Config = MFConfig
+    search_space = {
+        "model.factors": Span(16, 256, log=True),
+        "model.alpha": Span(1.0, 100.0, log=True),
+        "model.regularization": Span(1e-3, 10.0, log=True),
+        "model.iterations": Span(5, 40),
+    }
     uses_text = False
     items_ID: Tensor
     to_user_DD: Tensor

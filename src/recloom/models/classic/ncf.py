@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from recloom.dataset import PADDING_INDEX, Dataset, Histories
 from recloom.errors import ConfigError
-from recloom.models.interface import ItemText, Scorer, TrainedModel, TrainingData
+from recloom.models.interface import ItemText, Scorer, Span, TrainedModel, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,13 @@ class NCF(TrainedModel):
 
     name = "ncf"
     Config = NCFConfig
+    search_space = {
+        "model.architecture": ["gmf", "mlp", "neumf"],
+        "model.embedding_dim": [16, 32, 64],
+        "model.num_negatives": Span(2, 10),
+        "model.dropout": Span(0.0, 0.5),
+        "training.learning_rate": Span(3e-4, 1e-2, log=True),
+    }
     uses_text = False
     seen_I: Tensor
     known_U: Tensor

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recloom.dataset import Dataset, Histories
 from recloom.errors import ConfigError
-from recloom.models.interface import CountedModel, ItemText, TrainingData, VectorModel
+from recloom.models.interface import CountedModel, ItemText, Span, TrainingData, VectorModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,7 @@ class PopularRecent(_ByCount):
 
     name = "popular-recent"
     Config = PopularRecentConfig
+    search_space = {"model.days": Span(0.5, 365.0, log=True)}
 
     def count(self, data: TrainingData) -> None:
         counts, recent_counts = data.item_counts(), data.item_counts(self.config.days)

@@ -19,7 +19,7 @@ from recloom.models.classic.sparse import (
     backed_by_popularity,
     strongest,
 )
-from recloom.models.interface import CountedModel, ItemText, Scorer, TrainingData
+from recloom.models.interface import CountedModel, ItemText, Scorer, Span, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +181,11 @@ class VSKNN(_SessionKNN):
 
     name = "vsknn"
     Config = VSKNNConfig
+    search_space = {
+        "model.neighbours": Span(20, 500, log=True),
+        "model.sample": Span(200, 5_000, log=True),
+        "model.max_length": Span(2, 30, log=True),
+    }
 
     def _history_weights(self, steps_back: np.ndarray, length: np.ndarray) -> np.ndarray:
         return 1 - steps_back / length
@@ -203,6 +208,13 @@ class STAN(_SessionKNN):
 
     name = "stan"
     Config = STANConfig
+    search_space = {
+        "model.neighbours": Span(20, 500, log=True),
+        "model.sample": Span(200, 5_000, log=True),
+        "model.position_decay": Span(0.5, 20.0, log=True),
+        "model.days_decay": Span(1.0, 2_000.0, log=True),
+        "model.distance_decay": Span(0.5, 20.0, log=True),
+    }
 
     def _history_weights(self, steps_back: np.ndarray, length: np.ndarray) -> np.ndarray:
         return np.exp(-steps_back / self.config.position_decay)

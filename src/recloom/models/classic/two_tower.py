@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from recloom.dataset import PADDING_INDEX, Dataset, Histories
 from recloom.errors import ConfigError
-from recloom.models.interface import ItemText, TrainedModel, TrainingData, VectorModel, usual_length
+from recloom.models.interface import ItemText, Span, TrainedModel, TrainingData, VectorModel, usual_length
 from recloom.models.item_vectors import ItemVectors
 from recloom.models.losses import softmax
 from recloom.models.negatives import Negatives
@@ -52,6 +52,12 @@ class TwoTower(TrainedModel, VectorModel):
 
     name = "two-tower"
     Config = TwoTowerConfig
+    search_space = {
+        "model.embedding_dim": [32, 64, 128],
+        "model.temperature": Span(0.03, 0.3, log=True),
+        "model.dropout": Span(0.0, 0.5),
+        "training.learning_rate": Span(3e-4, 1e-2, log=True),
+    }
 
     def __init__(self, config: TwoTowerConfig, dataset: Dataset, text: ItemText | None) -> None:
         super().__init__(config, dataset, text)
