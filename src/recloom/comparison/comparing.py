@@ -127,8 +127,8 @@ class Comparison:
     hardware: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        plain = asdict(self)
+        """Return plain values; what is not finite becomes None, for which JSON has a word."""
+        plain: dict[str, Any] = _finite(asdict(self))
         for pair, values in zip(self.pairs, plain["pairs"], strict=True):
             values["verdict"] = pair.verdict
         return plain
@@ -244,6 +244,16 @@ def compare(
         versions=versions(),
         hardware=hardware(),
     )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _check(
