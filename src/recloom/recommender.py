@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from warnings import warn
 
 import numpy as np
 import polars as pl
@@ -456,6 +457,12 @@ class Recommender:
         """Say when and where the next item is asked for."""
         if not context:
             return histories
+        if not self.model.reads_requests:
+            warn(
+                f"{self.config.model_name} as it was fitted does not read when and where it is asked, so the context"
+                " changes nothing",
+                stacklevel=2,
+            )
         columns = self.dataset.context
         if unknown := sorted(set(context) - {*columns, "timestamp"}):
             raise ConfigError(f"unknown context {', '.join(unknown)}; there are: {', '.join(['timestamp', *columns])}")
@@ -600,7 +607,9 @@ def fit_model(
         return None, model, True
     assert isinstance(model, TrainedModel)
     training = config.training
-    refit = training.refit if training.refit is not None else split.full.num_interactions > split.train.num_interactions
+    # Where validation holds nothing that was not learned from, as under leave-one-out, there is nothing to add.
+    growth = split.full.num_interactions / max(1, split.train.num_interactions)
+    refit = training.refit and growth > 1
     teacher = _teacher(dataset, config)
     if teacher is not None:
         model.learn_from(teacher)
@@ -610,7 +619,8 @@ def fit_model(
         guess = replace(training, epochs=min(training.epochs, UNVALIDATED_EPOCHS))
         return train(model, full, guess, validate=None, progress=progress), model, True
     model.prepare(train_part)
-    search = replace(training, budget=training.budget * 0.55) if training.budget and refit else training
+    # A refit takes no more epochs than the search, each longer by the growth of the data.
+    search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
     text_digest = None if text is None else hashlib.sha256(text.vectors_IE.tobytes()).hexdigest()
     key = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
     cases = split.validation.sample(training.validation_cases, training.seed)

@@ -39,7 +39,7 @@ def test_a_column_that_is_not_told_stays_unknown(dataset):
     request = requests_of(history_of_u1(dataset, request=2, told=("timestamp",)))
     assert request.timestamp.tolist() == [9000]
     assert request.context["device"].tolist() == [0]
-    assert request.context["price"].tolist() == [0.0]
+    assert np.isnan(request.context["price"]).tolist() == [True]
 
 
 def test_nothing_is_known_of_a_request_unless_it_is_said(dataset):

@@ -9,9 +9,11 @@ class Log:
     """As much of a dataset as the rules look at."""
 
     def __init__(self, items, users, length):
+        held_out = 2  # of each user under leave-one-out; the rules look at what is left
         self.items = range(items)
-        self.user_offsets = np.concatenate([[0], np.arange(users + 1) * length])
-        self.num_interactions = users * length
+        self.user_offsets = np.concatenate([[0], np.arange(users + 1) * (length + held_out)])
+        self.num_interactions = users * (length + held_out)
+        self.timestamp = np.broadcast_to(np.arange(length + held_out), (users, length + held_out)).ravel()
 
 
 def defaults(log, **split):
@@ -29,7 +31,7 @@ def defaults(log, **split):
     ids=["a shop", "films, few people", "films, many people", "a very large catalogue"],
 )
 def test_what_suits_the_data_is_chosen_from_its_size(log, expected):
-    chosen = defaults(log)
+    chosen = defaults(log, protocol="leave-one-out")
     assert {name: chosen[name] for name in expected} == expected
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from recloom.cli.console import console, parse_cutoffs
 from recloom.errors import ConfigError
-from recloom.evaluation import METRICS, Evaluation
+from recloom.evaluation import Evaluation
 from recloom.files import replacing
 from recloom.recommender import Recommender
 
@@ -18,6 +18,8 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder that recloom fit wrote.")],
     protocol: Annotated[str | None, typer.Option(help="The protocol it was fitted under, to make sure.")] = None,
     k: Annotated[str, typer.Option(help="Cutoffs.")] = "5,10,20",
+    slice_by: Annotated[list[str], typer.Option(help="Column whose values get a slice each. Repeatable.")] = [],  # noqa: B006
+    category: Annotated[str | None, typer.Option(help="Column of the catalogue for miscalibration.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here too.")] = None,
 ) -> None:
     """Rank the whole catalogue for every test case and print the metrics."""
@@ -28,7 +30,7 @@ def evaluate(
             f"{model} was fitted under {fitted_under} and has seen what {protocol} would ask;"
             f" fit another model with --protocol {protocol}"
         )
-    evaluation = recommender.evaluate(parse_cutoffs(k))
+    evaluation = recommender.evaluate(parse_cutoffs(k), slice_by=slice_by, category=category)
     show_evaluation(evaluation)
     if json_file:
         with replacing(json_file) as beside:
@@ -36,16 +38,27 @@ def evaluate(
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print a table of metrics by cutoff, with 95 % intervals."""
-    cutoffs = list(dict.fromkeys(name.split("@")[1] for name in evaluation.metrics))
+    """Print a table of metrics by cutoff, with 95 % intervals, and one of slices of the users asked."""
+    everything = {n: f"{m.mean:.4f} ±{(m.high - m.low) / 2:.4f}" for n, m in evaluation.metrics.items()}
+    everything |= {name: f"{value:.4f}" for name, value in evaluation.catalogue.items()}
+    cutoffs = list(dict.fromkeys(name.split("@")[1] for name in everything if "@" in name))
     table = Table(title=f"{evaluation.model}, {evaluation.protocol}, ties {evaluation.ties}", title_justify="left")
     table.add_column("metric")
     for cutoff in cutoffs:
         table.add_column(f"@{cutoff}", justify="right")
-    for name in METRICS:
-        cells = [evaluation.metrics[f"{name}@{cutoff}"] for cutoff in cutoffs]
-        table.add_row(name, *(f"{cell.mean:.4f} ±{(cell.high - cell.low) / 2:.4f}" for cell in cells))
+    for name in dict.fromkeys(name.split("@")[0] for name in everything):
+        # A metric of the whole ranking has no cutoff.
+        cells = [everything.get(f"{name}@{cutoff}", "") for cutoff in cutoffs]
+        table.add_row(name, *([everything[name], *cells[1:]] if name in everything else cells))
     console.print(table)
+    middle = cutoffs[len(cutoffs) // 2]
+    slices = Table(title=f"Of whom, NDCG@{middle}", title_justify="left")
+    for column in ("slice", "users", f"NDCG@{middle}"):
+        slices.add_column(column, justify="left" if column == "slice" else "right")
+    for name, part in evaluation.slices.items():
+        metric = part.metrics[f"NDCG@{middle}"]
+        slices.add_row(name, f"{part.num_cases:,}", f"{metric.mean:.4f} ±{(metric.high - metric.low) / 2:.4f}")
+    console.print(slices)
     left_out = f"; {evaluation.unusable_users:,} without history not asked" if evaluation.unusable_users else ""
     console.print(
         f"{evaluation.num_cases:,} users asked{left_out}; full ranking in {evaluation.seconds:.2f} s;"

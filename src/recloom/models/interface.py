@@ -102,6 +102,11 @@ class Model(nn.Module):
     def similarity(self, item_index: int) -> Tensor:
         """Return how alike every item is to one, shape (I,)."""
 
+    @property
+    def reads_requests(self) -> bool:
+        """Whether the time and context in which the next item is asked for make a difference."""
+        return False
+
     def can_answer(self, histories: Histories) -> np.ndarray:
         """Return for each history whether the model can say anything about it, shape (B,)."""
         return histories.length_B > 0
@@ -182,7 +187,7 @@ class TrainedModel(Model):
         """
 
 
-def usual_length(dataset: Dataset) -> int:
+def usual_length(segments: Segments) -> int:
     """Return how many interactions a sequence model has to read to see most histories whole: between 20 and 200."""
-    lengths = np.diff(dataset.user_offsets)[1:]
+    lengths = (segments.end - segments.start)[1:]
     return int(np.clip(np.quantile(lengths, 0.9), 20, 200)) if len(lengths) else 20

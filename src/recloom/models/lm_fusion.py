@@ -87,6 +87,10 @@ class LMFusion(TrainedModel, VectorModel):
         self.head = HEADS[config.head](3 * embedding_dim, config.hidden_dim, batch_first=True)
         self.to_scores = nn.Linear(config.hidden_dim, len(dataset.items) + 1)
 
+    @property
+    def reads_requests(self) -> bool:
+        return any(isinstance(column, CategoryColumn) for column in self._dataset.context.values())
+
     def prepare(self, data: TrainingData) -> None:
         self.seen_I = torch.from_numpy(data.item_counts() > 0)
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recloom.dataset import PADDING_INDEX, Histories
-from recloom.models.interface import Model
+from recloom.dataset import PADDING_INDEX, Dataset, Histories
+from recloom.models.interface import ItemText, Model
 
 SCORES_AT_ONCE = 8_000_000
 """Most scores held in memory together, 64 MB: full ranking never materialises users times items."""
@@ -65,7 +65,7 @@ class Ranker:
 
     def __init__(self, model: Model) -> None:
         self.num_items = model.num_items
-        self._model = copy.deepcopy(model).cpu().double().eval()
+        self._model = _copy_of(model).cpu().double().eval()
         with torch.no_grad():
             self._score = self._model.scorer()
 
@@ -122,6 +122,14 @@ class Ranker:
         rankings = Rankings.empty(1, int(found.sum()))
         rankings.item_index_BK[:], rankings.score_BK[:] = items[:, found], scores[:, found]
         return rankings
+
+
+def _copy_of(model: Model) -> Model:
+    """Copy what a model has learned; what it only refers to, such as the catalogue's text, is shared."""
+    kept = ("_parameters", "_buffers", "_modules")
+    referred = [v for module in model.modules() for name, v in vars(module).items() if name not in kept]
+    shared = {id(value): value for value in referred if isinstance(value, Tensor | Dataset | ItemText)}
+    return copy.deepcopy(model, shared)
 
 
 def top_k(score_BI: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig, unknown_value
+from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig, split_dataset, unknown_value
 from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
 from recloom.models.cooccurrence import cooccurrence_vectors
@@ -160,21 +160,25 @@ class Weave(TrainedModel, VectorModel):
 
     @classmethod
     def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
-        num_items, max_length = len(dataset.items), usual_length(dataset)
+        train = split_dataset(dataset, split).train
+        num_items, max_length, num_interactions = len(dataset.items), usual_length(train), train.num_interactions
         # Where there is enough to learn from, long histories are read by attention, whose steps do not wait for each
-        # other. benchmarks/accuracy.md has
-        # what was measured of this, and says what was not.
-        reads_long = max_length > SHORT_HISTORY and dataset.num_interactions > MANY_INTERACTIONS
+        # other. benchmarks/accuracy.md has what was measured of this, and says what was not.
+        reads_long = max_length > SHORT_HISTORY and num_interactions > MANY_INTERACTIONS
         width = 64 if num_items > 200_000 else 128 if num_items > 50_000 or reads_long else 256
         return {
             "network": "sasrec" if reads_long else "gru",
             "embedding_dim": width,
             "hidden_dim": width,
             "max_length": max_length if reads_long else min(max_length, SHORT_HISTORY),
-            "dropout": 0.2 if dataset.num_interactions > OFTEN_TAKEN * num_items else 0.4,
+            "dropout": 0.2 if num_interactions > OFTEN_TAKEN * num_items else 0.4,
             "num_negatives": 0 if num_items <= SMALL_CATALOGUE else 1_024,
             "request": bool(split.told),
         }
+
+    @property
+    def reads_requests(self) -> bool:
+        return self.config.request or self.config.popularity
 
     def prepare(self, data: TrainingData) -> None:
         counts_I = torch.from_numpy(data.item_counts())

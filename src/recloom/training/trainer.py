@@ -46,9 +46,9 @@ class TrainingConfig:
     """Largest norm of a gradient; longer ones are scaled down."""
     validation_cases: int = 5_000
     """Most users that validation asks, chosen at random once; what decides when to stop need not ask everybody."""
-    refit: bool | None = None
-    """Train again, for the number of epochs found best, on validation too. Unset: where validation is newer than
-    everything learned from (temporal, or nothing held out), not under leave-one-out, as papers do."""
+    refit: bool = True
+    """Train again, for the number of epochs found best, on validation too, where validation holds anything that
+    was not learned from (not under leave-one-out, as in papers)."""
     budget: float | None = None
     """Most seconds to train, validation and refit included. Unset: no limit."""
     device: Literal["cpu", "cuda"] | None = None

@@ -4,13 +4,14 @@ Shapes: B histories, L steps, N targets, I catalogue (with the padding row), D w
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recloom.dataset import PADDING_INDEX, Dataset, Histories
+from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig, split_dataset
 from recloom.errors import ConfigError
 from recloom.models.interface import ItemText, Span, TrainedModel, TrainingData, VectorModel, usual_length
 from recloom.models.item_vectors import ItemVectors
@@ -69,8 +70,8 @@ class TwoTower(TrainedModel, VectorModel):
         self.user_tower = _tower(width, config.dropout)
 
     @classmethod
-    def defaults_for(cls, dataset: Dataset, split: object) -> dict[str, int]:
-        return {"max_length": usual_length(dataset)}
+    def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
+        return {"max_length": usual_length(split_dataset(dataset, split).train)}
 
     def prepare(self, data: TrainingData) -> None:
         counts_I = torch.from_numpy(data.item_counts())
