@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,29 @@ def test_two_files_are_enough_in_python(tmp_path):
     dataset = Dataset.from_files(tmp_path / "events.csv", items=tmp_path / "items.csv")
     recommender = Recommender.fit(dataset, model="weave", settings=SETTINGS)
     assert recommender.recommend(history=["1001", "1002"], k=10).items[0].title.startswith("thing")
+
+
+def test_clicks_are_estimated_from_what_was_shown(cycle_dataset, tmp_path):
+    recommender = Recommender.fit(cycle_dataset, "popular", settings={"split": {"protocol": "leave-one-out"}})
+    recommender.config = replace(recommender.config, include_seen=True)
+    later = int(cycle_dataset.timestamp.max())
+    rows = [("u01", "i0", 1, 0.5), ("u02", "i0", 0, 0.25), ("u03", "i7", 1, 0.5), ("nobody", "i0", 1, 0.5)]
+    path = tmp_path / "shown.csv"
+    lines = [f"{user},{item},{later + 10 + n},{click},{p}" for n, (user, item, click, p) in enumerate(rows)]
+    path.write_text("\n".join(["user_id,item_id,timestamp,clicked,propensity", *lines]) + "\n")
+    top = recommender.recommend("u01", k=1).items[0].item_id
+    estimates = recommender.estimate_clicks(path, k=1)
+    matched = [(click, p) for user, item, click, p in rows if item == top and user != "nobody"]
+    assert estimates["replay"].matched == len(matched)
+    assert estimates["replay"].mean == pytest.approx(sum(c for c, _ in matched) / len(matched))
+    assert estimates["IPS"].mean == pytest.approx(sum(c / p for c, p in matched) / 3)
+
+
+def test_exposures_that_were_learned_from_say_nothing(cycle_dataset, tmp_path):
+    recommender = Recommender.fit(cycle_dataset, "popular", settings={"split": {"protocol": "leave-one-out"}})
+    path = tmp_path / "shown.csv"
+    path.write_text(f"user_id,item_id,timestamp,clicked\nu01,i0,{int(cycle_dataset.timestamp.min())},1\n")
+    with pytest.raises(ConfigError, match="later than what the model learned from"):
+        recommender.estimate_clicks(path)
+    with pytest.raises(ConfigError, match=r"no column 'bought' of numbers; they have: .*clicked"):
+        recommender.estimate_clicks(path, reward="bought")

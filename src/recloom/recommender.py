@@ -41,8 +41,8 @@ from recloom.encoders import (
     suggest_encoder,
 )
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
-from recloom.evaluation import Evaluation, Judge, metric_values
-from recloom.events import read_items
+from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
+from recloom.events import Source, read_interactions, read_items
 from recloom.files import recover, replacing
 from recloom.models import (
     MODELS,
@@ -322,6 +322,73 @@ class Recommender:
         )
         seen = self.config.include_seen if include_seen is None else include_seen
         return judge.evaluate(self.config.model_name, rankings, cutoffs, include_seen=seen, seconds=seconds)
+
+    def estimate_clicks(
+        self, exposures: Source, *, reward: str = "clicked", k: int = 10, clip: float = 100.0
+    ) -> dict[str, Estimate]:
+        """Estimate from a log of what was shown how often the model's lists would be clicked, bought, ...
+
+        Exposures are asked in their order, each with the history before it. Those that are not later than what the
+        model learned from, and those of unknown users, say nothing and are left out.
+
+        Args:
+            exposures: A file of `user_id`, `item_id` (what was shown), `timestamp`, the reward, and `propensity`, the
+                probability with which it was shown, where the log has it.
+            reward: Column with 1 where it was clicked and 0 where not, or any other number: a conversion, a price.
+            k: Length of the lists.
+            clip: Largest weight of an exposure; larger ones are cut to it.
+
+        Returns:
+            `replay`, right where items were shown at random; and where there is a `propensity`, `IPS` and `SNIPS`.
+
+        Raises:
+            ConfigError: There is no reward column, or no exposure that says anything.
+        """
+        table = read_interactions(exposures).table
+        if reward not in table.columns or not table[reward].dtype.is_numeric():
+            known = ", ".join(name for name, dtype in table.schema.items() if dtype.is_numeric())
+            raise ConfigError(f"the exposures have no column {reward!r} of numbers; they have: {known}")
+        cases, usable = self._exposure_cases(table)
+        if not usable.any():
+            raise ConfigError(
+                "no exposure is of a known user with history and later than what the model learned from;"
+                " bring newer ones"
+            )
+        shown = table.filter(pl.Series(usable))
+        lists = self.rank_cases(cases, _checked_k(k)).item_index_BK
+        shown_N = self.dataset.items.indices_of(shown["item_id"])
+        reward_N = shown[reward].fill_null(0).to_numpy()
+        estimates = {"replay": replay_rate(shown_N, reward_N, lists)}
+        if "propensity" in shown.columns:
+            propensity_N = shown["propensity"].to_numpy()
+            ips, snips = inverse_propensity_rate(shown_N, reward_N, lists, propensity_N, clip)
+            estimates |= {"IPS": ips, "SNIPS": snips}
+        return estimates
+
+    def _exposure_cases(self, table: pl.DataFrame) -> tuple[Cases, np.ndarray]:
+        """Return the history before each usable exposure, and which are usable."""
+        dataset = self.dataset
+        user_N = dataset.users.indices_of(table["user_id"]).astype(np.int64)
+        time_N = table["timestamp"].to_numpy()
+        start_N, end_N = dataset.user_offsets[user_N], dataset.user_offsets[user_N + 1]
+        split = split_dataset(dataset, self.config.split)
+        learned_until_U = np.where(
+            split.full.end > split.full.start, dataset.timestamp[np.maximum(split.full.end, 1) - 1], -1
+        )
+        history_end_N = np.array(
+            [
+                start + np.searchsorted(dataset.timestamp[start:end], time)
+                for start, end, time in zip(start_N, end_N, time_N, strict=True)
+            ],
+            dtype=np.int64,
+        )
+        is_later_N = time_N > learned_until_U[user_N]
+        if split.split_time is not None:
+            is_later_N &= time_N >= split.split_time
+        usable_N = (user_N > 0) & (history_end_N > start_N) & is_later_N
+        # What came next is not what is asked here; any position serves as the target.
+        last_N = history_end_N[usable_N] - 1
+        return Cases(user_N[usable_N], start_N[usable_N], history_end_N[usable_N], last_N), usable_N
 
     # Items without interactions
 

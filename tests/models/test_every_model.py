@@ -84,9 +84,7 @@ def test_a_list_longer_than_the_catalogue_ends_in_padding(ranked):
 
 def test_weights_rank_alike_in_a_new_model(ranked, cycle_dataset):
     model, histories = ranked
-    again = type(model)(
-        model.config, cycle_dataset, fake_text(cycle_dataset)
-    )
+    again = type(model)(model.config, cycle_dataset, fake_text(cycle_dataset))
     again.load_state_dict(model.state_dict())
     assert lists(again, histories)[0] == lists(model, histories)[0]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from recloom.cli.console import console, parse_cutoffs
 from recloom.errors import ConfigError
-from recloom.evaluation import Evaluation
+from recloom.evaluation import Estimate, Evaluation
 from recloom.files import replacing
 from recloom.recommender import Recommender
 
@@ -20,6 +20,11 @@ def evaluate(
     k: Annotated[str, typer.Option(help="Cutoffs.")] = "5,10,20",
     slice_by: Annotated[list[str], typer.Option(help="Column whose values get a slice each. Repeatable.")] = [],  # noqa: B006
     category: Annotated[str | None, typer.Option(help="Column of the catalogue for miscalibration.")] = None,
+    exposures: Annotated[
+        Path | None, typer.Option(help="Log of what was shown and clicked: estimate how the model would do.")
+    ] = None,
+    reward: Annotated[str, typer.Option(help="Column of the exposures to estimate.")] = "clicked",
+    clip: Annotated[float, typer.Option(help="Largest weight of an exposure.")] = 100.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here too.")] = None,
 ) -> None:
     """Rank the whole catalogue for every test case and print the metrics."""
@@ -30,11 +35,18 @@ def evaluate(
             f"{model} was fitted under {fitted_under} and has seen what {protocol} would ask;"
             f" fit another model with --protocol {protocol}"
         )
-    evaluation = recommender.evaluate(parse_cutoffs(k), slice_by=slice_by, category=category)
+    cutoffs = parse_cutoffs(k)
+    evaluation = recommender.evaluate(cutoffs, slice_by=slice_by, category=category)
+    written = evaluation.to_json()
     show_evaluation(evaluation)
+    if exposures:
+        cutoff = sorted(cutoffs)[len(cutoffs) // 2]
+        estimates = recommender.estimate_clicks(exposures, reward=reward, k=cutoff, clip=clip)
+        show_estimates(estimates, reward, cutoff)
+        written["exposures"] = {name: estimate.__dict__ for name, estimate in estimates.items()}
     if json_file:
         with replacing(json_file) as beside:
-            beside.write_text(json.dumps(evaluation.to_json(), indent=1), encoding="utf-8")
+            beside.write_text(json.dumps(written, indent=1), encoding="utf-8")
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -65,3 +77,17 @@ def show_evaluation(evaluation: Evaluation) -> None:
         " ±: half the 95 % bootstrap interval over users",
         soft_wrap=True,
     )
+
+
+def show_estimates(estimates: dict[str, Estimate], reward: str, cutoff: int) -> None:
+    """Print what a log of exposures says of lists of a length."""
+    table = Table(title=f"{reward} an exposure, lists of {cutoff}, from the log of exposures", title_justify="left")
+    for column in ("estimate", "mean", "95 % interval", "exposures that count"):
+        table.add_column(column, justify="left" if column == "estimate" else "right")
+    for name, estimate in estimates.items():
+        table.add_row(
+            name, f"{estimate.mean:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}", f"{estimate.matched:,}"
+        )
+    console.print(table)
+    if "IPS" not in estimates:
+        console.print("Replay is right only if items were shown at random; a column propensity allows for the rest.")
