@@ -8,10 +8,10 @@ import typer
 from rich.table import Table
 
 from recloom.cli.console import ShownProgress, console, messages, parse_cutoffs, parse_duration
-from recloom.comparison import Comparison, compare, parse_entries
+from recloom.comparison import Comparison, Pair, compare, parse_entries
 from recloom.comparison.report import FORMATS, write_report
 from recloom.config import Tables, parse_settings, read_run_file
-from recloom.dataset import Dataset
+from recloom.dataset import FILE_NAME, Dataset
 from recloom.errors import ConfigError
 from recloom.files import replacing
 
@@ -19,9 +19,10 @@ STRONG = "popular,popular-recent,markov,item-knn,user-knn,stan,mf,ease,content-t
 
 
 def compare_models(
-    dataset: Annotated[Path, typer.Argument(help="Folder that recloom prepare wrote.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder that recloom prepare wrote, or a log of what people did.")],
     out: Annotated[Path, typer.Option(help="Report to write: .html, .md, .tex or .json.")],
     models: Annotated[str, typer.Option(help="Models, or folders of fitted ones.")] = STRONG,
+    items: Annotated[Path | None, typer.Option(help="What the items say, where the log is given itself.")] = None,
     variant: Annotated[
         list[str],
         typer.Option(help="A model with other settings: 'LABEL=weave model.fusion=id training.epochs=20'. Repeatable."),
@@ -59,7 +60,7 @@ def compare_models(
     )
     with ShownProgress() as progress:
         comparison = compare(
-            Dataset.open(dataset),
+            _open(dataset, items),
             entries,
             settings=tables,
             seeds=seeds,
@@ -84,33 +85,29 @@ def show_comparison(comparison: Comparison) -> None:
     """Print the table of models, best first, and what speaks against it."""
     main = comparison.main_metric
     cutoff = main.split("@")[1]
-    shown = [main, f"HR@{cutoff}", f"coverage@{cutoff}"]
+    hits, coverage = f"HR@{cutoff}", f"coverage@{cutoff}"
     title = f"{comparison.name}, {comparison.split['protocol']}, ties {comparison.split['ties']}"
     table = Table(title=title, title_justify="left")
-    for column in ("model", *shown, "new items", "fit", "rank", "against the best"):
+    for column in ("model", main, hits, "coverage", "new items", "fit", "rank", "against the best"):
         table.add_column(column, justify="left" if column in ("model", "against the best") else "right")
     best = comparison.models[0].label
     against = {pair.second: pair for pair in comparison.pairs if pair.first == best}
     for result in comparison.models:
         if result.error is not None:
-            table.add_row(result.label, "failed", *[""] * (len(shown) + 2), result.error)
+            table.add_row(result.label, "failed", *[""] * 5, result.error)
             continue
         metric = result.metrics[main]
         new = result.slices.get("new item")
         pair = against.get(result.label)
-        verdict = ""
-        if pair is not None:
-            percent = 100 * pair.difference.mean / max(metric.mean, 1e-12)
-            verdict = "tie" if pair.verdict == "tie" else f"{best} is {percent:.0f} % better"
         table.add_row(
             result.label,
             f"{metric.mean:.4f} ±{(metric.high - metric.low) / 2:.4f}",
-            f"{result.metrics[shown[1]].mean:.4f}",
-            f"{result.catalogue[shown[2]]:.1%}",
+            f"{result.metrics[hits].mean:.4f}",
+            f"{result.catalogue[coverage]:.1%}",
             f"{new.metrics[main].mean:.4f}" if new else "",
             f"{result.fit_seconds:.1f} s",
             f"{result.rank_seconds:.1f} s",
-            verdict,
+            _against(pair) if pair else "",
         )
     console.print(table)
     console.print(
@@ -120,6 +117,22 @@ def show_comparison(comparison: Comparison) -> None:
     )
     for finding in comparison.findings + [f for result in comparison.models for f in result.findings]:
         messages.print(f"{'leak' if finding.is_leak else 'warning'}: {finding.what}", soft_wrap=True, markup=False)
+
+
+def _against(pair: Pair) -> str:
+    """Say how far a model is behind the best one."""
+    if pair.verdict == "tie":
+        return "tie"
+    return f"{-pair.difference.mean:.4f}, p {'< .001' if pair.adjusted_p < 0.001 else f'{pair.adjusted_p:.3f}'}"
+
+
+def _open(path: Path, items: Path | None) -> Dataset:
+    """Open a dataset, or make one of two files that lasts as long as the command."""
+    if not path.is_file() or path.name == FILE_NAME:
+        if items is not None:
+            raise ConfigError("--items goes with a log; the dataset has its items already")
+        return Dataset.open(path.parent if path.is_file() else path)
+    return Dataset.from_files(path, items)
 
 
 def _variant(text: str) -> tuple[str, tuple[str, Tables]]:

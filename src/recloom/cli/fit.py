@@ -14,10 +14,8 @@ from recloom.recommender import Recommender, check_replaceable
 def fit(
     dataset: Annotated[Path, typer.Argument(help="Folder that recloom prepare wrote.")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
-    model: Annotated[
-        str | None, typer.Option(help="weave (default), lm-fusion, popular, popular-recent or content.")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="temporal (default) or leave-one-out.")] = None,
+    model: Annotated[str | None, typer.Option(help="weave (default) or another; an unknown name lists them.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="temporal (default), leave-one-out or user-disjoint.")] = None,
     ties: Annotated[str | None, typer.Option(help="strict or file: what equal timestamps mean.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="minilm, multilingual, hashing, none, openai:MODEL, a folder or a hub name.")
