@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recloom.models.dropout import Dropout
 from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
 
 
@@ -59,7 +60,7 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.gate_and_value = nn.Linear(width, 4 * width)
         self.out = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         gate, value = self.gate_and_value(hidden_BLD).chunk(2, dim=-1)
@@ -77,7 +78,7 @@ class AttentionBlock(nn.Module):
         self.attention_out = nn.Linear(width, width)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = GatedFeedForward(width, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden_BLD: Tensor, visible_BLL: Tensor | None) -> Tensor:
         """Return new states.
@@ -163,7 +164,7 @@ class HSTUBlock(nn.Module):
         self.to_uqkv, self.out = nn.Linear(width, 4 * width), nn.Linear(width, width)
         self.step_bias = nn.Parameter(torch.zeros(max_length + 1))
         self.gap_bias = nn.Parameter(torch.zeros(GAP_BUCKETS))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden_BLD: Tensor, steps_back_LL: Tensor, gap_BLL: Tensor) -> Tensor:
         uqkv_BLD = functional.silu(self.to_uqkv(self.norm_in(hidden_BLD)))

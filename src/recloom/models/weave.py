@@ -16,6 +16,7 @@ from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig, spli
 from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
 from recloom.models.cooccurrence import cooccurrence_vectors
+from recloom.models.dropout import Dropout
 from recloom.models.interface import ItemText, Span, TrainedModel, TrainingData, VectorModel, usual_length
 from recloom.models.item_vectors import Fusion, ItemVectors
 from recloom.models.losses import LOSSES
@@ -275,7 +276,7 @@ class Tower(nn.Module):
         self.to_network = nn.Linear(width, config.hidden_dim)
         self.from_network = nn.Linear(config.hidden_dim, width)
         self.mask = None if self.network.is_causal else nn.Parameter(torch.randn(width) * 0.02)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.to_query = nn.Linear(width, width)
         # What comes next is like what was last, until training knows better.
         nn.init.eye_(self.to_query.weight)
@@ -310,48 +311,44 @@ class Tower(nn.Module):
     def loss(self, histories: Histories, negatives: Negatives, teacher: Teacher | None) -> Tensor:
         """Return the mean loss over all targets of the batch."""
         events = events_of(histories)
-        event_BLD, is_event_BL, timestamp_BL = self._events(histories, events)
-        item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(event_BLD.device)
+        device = self.to_query.weight.device
+        item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(device)
+        is_event_BL = item_index_BL != PADDING_INDEX
         if self.mask is None:
-            state_BLD = self._states(event_BLD[:, :-1], is_event_BL[:, :-1], timestamp_BL[:, :-1])
             asked_BL = is_event_BL.clone()
             asked_BL[:, 0] = False
+        else:
+            asked_BL = is_event_BL & (torch.rand(is_event_BL.shape, device=device) < MASKED_SHARE)
+            asked_BL[torch.arange(len(asked_BL)), is_event_BL.sum(dim=1) - 1] = True
+        candidate_C, log_expected_C = negatives.draw(item_index_BL[asked_BL])
+        # Histories, targets and negatives share items: each is looked up once.
+        both, length = torch.cat([item_index_BL.flatten(), candidate_C]), item_index_BL.numel()
+        rows, position = torch.unique(both, return_inverse=True)
+        vectors_RD = self.items(rows)
+        position_BL, position_C = position[:length].view_as(item_index_BL), position[length:]
+
+        event_BLD = self.dropout(functional.embedding(position_BL, vectors_RD) + self.circumstances(events))
+        timestamp_BL = torch.from_numpy(histories.timestamp_BL).to(device)
+        if self.mask is None:
+            state_BLD = self._states(event_BLD[:, :-1], is_event_BL[:, :-1], timestamp_BL[:, :-1])
             state_ND = state_BLD[asked_BL[:, 1:]]
         else:
-            asked_BL = is_event_BL & (torch.rand(is_event_BL.shape, device=event_BLD.device) < MASKED_SHARE)
-            asked_BL[torch.arange(len(asked_BL)), is_event_BL.sum(dim=1) - 1] = True
             masked_BLD = torch.where(asked_BL[..., None], self.mask, event_BLD)
             state_ND = self._states(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
-        target_N = item_index_BL[asked_BL]
-        request = self._requests_for(events, asked_BL)
-        opinion_ND = None
+        query_ND = self._query(state_ND, self._requests_for(events, asked_BL))
+
+        vectors_RD = self._scaled(vectors_RD)
+        target_score_N = (query_ND * functional.embedding(position_BL[asked_BL], vectors_RD)).sum(dim=1)
+        score_NC = query_ND @ functional.embedding(position_C, vectors_RD).T
+        score_NC = score_NC.masked_fill(position_BL[asked_BL][:, None] == position_C, -torch.inf)
+        loss = LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
         if teacher is not None:
             opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:].cpu()]
-        query_ND = self._query(state_ND, request)
-        loss = self._item_loss(query_ND, target_N, negatives, teacher, opinion_ND)
+            both_NC = torch.cat([target_score_N[:, None], score_NC], dim=1)
+            target_N = item_index_BL[asked_BL]
+            disagreement = teacher.disagreement(opinion_ND, target_N, candidate_C, both_NC)
+            loss = (1 - teacher.share) * loss + teacher.share * disagreement
         return loss + self._further_losses(state_ND, events, asked_BL)
-
-    def _item_loss(
-        self,
-        query_ND: Tensor,
-        target_N: Tensor,
-        negatives: Negatives,
-        teacher: Teacher | None,
-        opinion_ND: Tensor | None,
-    ) -> Tensor:
-        candidate_C, log_expected_C = negatives.draw(target_N)
-        # Target and negatives may be the same item, so both go through one table of distinct rows.
-        rows, position = torch.unique(torch.cat([target_N, candidate_C]), return_inverse=True)
-        vectors = self._scaled(self.items(rows))
-        target_score_N = (query_ND * vectors[position[: len(target_N)]]).sum(dim=1)
-        score_NC = query_ND @ vectors[position[len(target_N) :]].T
-        score_NC = score_NC.masked_fill(target_N[:, None] == candidate_C, -torch.inf)
-        loss = LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
-        if teacher is None or opinion_ND is None:
-            return loss
-        both_NC = torch.cat([target_score_N[:, None], score_NC], dim=1)
-        disagreement = teacher.disagreement(opinion_ND, target_N, candidate_C, both_NC)
-        return (1 - teacher.share) * loss + teacher.share * disagreement
 
     def _further_losses(self, state_ND: Tensor, events: Moments, asked_BL: Tensor) -> Tensor:
         loss = state_ND.new_zeros(())

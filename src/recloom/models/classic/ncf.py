@@ -87,7 +87,7 @@ class NCF(TrainedModel):
 
     def prepare(self, data: TrainingData) -> None:
         self.seen_I = torch.from_numpy(data.item_counts() > 0)
-        self.known_U = torch.from_numpy(data.segments.end > data.segments.start)
+        self.known_U = torch.from_numpy(data.segments.end - data.segments.start > 1)  # windows leave single ones out
         self._seen_C = self.seen_I.nonzero().squeeze(1)
 
     def can_answer(self, histories: Histories) -> np.ndarray:

@@ -111,6 +111,7 @@ class _SessionKNN(CountedModel):
         taken.data[:] = 1
         takers = sparse.csr_array(taken.T)
         weight_U = self._neighbour_weights(np.diff(taken.indptr))
+        is_last_N = _is_last(np.repeat(np.arange(len(begin_U) - 1), np.diff(begin_U)), item_N)
         newest_first_U = np.empty(len(weight_U))
         newest_first_U[np.argsort(self.ended_U.numpy(), kind="stable")] = np.arange(1, len(weight_U) + 1)
         num_columns = self.num_items + 1
@@ -119,7 +120,8 @@ class _SessionKNN(CountedModel):
             rows, steps = np.nonzero(np.arange(histories.item_index_BL.shape[1]) < histories.length_B[:, None])
             back = histories.length_B[rows] - 1 - steps
             items = histories.item_index_BL[rows, steps]
-            weights = self._history_weights(back, histories.length_B[rows])
+            # Where an item occurs more than once, in the history or a neighbour's, its last place counts.
+            weights = self._history_weights(back, histories.length_B[rows]) * _is_last(rows, items)
             read = sparse.csr_array((weights, (rows, items)), shape=(len(histories), num_columns))
             alike = sparse.csr_array(read @ takers)
             alike = self._newest(alike, newest_first_U)
@@ -139,11 +141,10 @@ class _SessionKNN(CountedModel):
                 return np.zeros((len(histories), num_columns))
             first_P = np.searchsorted(pair_M, np.arange(len(neighbour_P)))
             shared_back_P = np.minimum.reduceat(back_M, first_P)
-            # Where an item occurs more than once, its last place counts.
             place_M = np.where(back_M == shared_back_P[pair_M], position_M, -1)
             shared_place_P = np.maximum.reduceat(place_M, first_P)
             weight_M = self._item_weights(item_M, shared_back_P[pair_M], np.abs(position_M - shared_place_P[pair_M]))
-            weight_M = weight_M * alike.data[pair_M]
+            weight_M = weight_M * alike.data[pair_M] * is_last_N[position_M]
             cell_M = row_P[pair_M].astype(np.int64) * num_columns + item_M
             return np.bincount(cell_M, weight_M, minlength=len(histories) * num_columns).reshape(-1, num_columns)
 
@@ -226,6 +227,15 @@ class STAN(_SessionKNN):
 
     def _item_weights(self, items_M: np.ndarray, shared_back_M: np.ndarray, distance_M: np.ndarray) -> np.ndarray:
         return np.exp(-distance_M / self.config.distance_decay)
+
+
+def _is_last(row_N: np.ndarray, item_N: np.ndarray) -> np.ndarray:
+    """Return whether each interaction is the last of its row with its item; rows one after the other, shape (N,)."""
+    key_N = row_N.astype(np.int64) * (int(item_N.max(initial=0)) + 1) + item_N
+    _, from_end = np.unique(key_N[::-1], return_index=True)
+    is_last_N = np.zeros(len(key_N), dtype=bool)
+    is_last_N[len(key_N) - 1 - from_end] = True
+    return is_last_N
 
 
 def _check_positive(config: object, *names: str) -> None:

@@ -90,6 +90,6 @@ def strongest(similarity: sparse.csr_array, number: int) -> sparse.csr_array:
 
 def backed_by_popularity(score_BI: np.ndarray, popularity_I: Tensor) -> Tensor:
     """Order what a model has no opinion on, whose score is 0, by popularity, below everything else."""
-    popularity_I = popularity_I / (popularity_I.max() + 1) - 1
     score = torch.from_numpy(score_BI)
-    return torch.where(score > 0, score, popularity_I)
+    lowest_B1 = score.amin(dim=1, keepdim=True).clamp_max(0)
+    return torch.where(score != 0, score, lowest_B1 + popularity_I / (popularity_I.max() + 1) - 1)
