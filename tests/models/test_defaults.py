@@ -23,7 +23,7 @@ def defaults(log, **split):
 @pytest.mark.parametrize(
     ("log", "expected"),
     [
-        (Log(12_000, 20_000, 9), {"network": "gru", "embedding_dim": 256, "max_length": 20, "num_negatives": 1_024}),
+        (Log(12_000, 20_000, 9), {"embedding_dim": 512, "hidden_dim": 256, "max_length": 20, "num_negatives": 1_024}),
         (Log(1_700, 900, 110), {"network": "gru", "max_length": 50, "num_negatives": 0, "dropout": 0.4}),
         (Log(3_400, 6_000, 165), {"network": "sasrec", "embedding_dim": 128, "max_length": 165, "dropout": 0.2}),
         (Log(1_000_000, 500_000, 20), {"network": "gru", "embedding_dim": 64, "num_negatives": 1_024}),

@@ -169,7 +169,8 @@ class Weave(TrainedModel, VectorModel):
         width = 64 if num_items > 200_000 else 128 if num_items > 50_000 or reads_long else 256
         return {
             "network": "sasrec" if reads_long else "gru",
-            "embedding_dim": width,
+            # Item vectors that start from co-occurrence gain from being wide where there are many items to tell apart.
+            "embedding_dim": 2 * width if width == 256 and num_items > SMALL_CATALOGUE else width,
             "hidden_dim": width,
             "max_length": max_length if reads_long else min(max_length, SHORT_HISTORY),
             "dropout": 0.2 if num_interactions > OFTEN_TAKEN * num_items else 0.4,
