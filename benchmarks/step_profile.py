@@ -25,13 +25,16 @@ from recloom.training import hardware, versions
 from recloom.training.batches import shuffled_batches
 from recloom.training.optimization import Optimization
 
+# What the names of operations contain, by kind.
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "linear", "mkldnn", "baddbmm", "scaled_dot_product", "flash_attention"),
     "recurrence": ("gru", "lstm", "rnn"),
     "rows of tables": ("index", "embedding", "gather", "scatter", "unique", "masked_select"),
     "optimizer and average": ("_foreach", "_fused", "lerp", "adam", "linalg_vector_norm"),
-    "softmax and elementwise": ("exp", "logsumexp", "sum", "mul", "add", "sub", "div", "where", "masked_fill", "dropout",
-                                "bernoulli", "sigmoid", "tanh", "silu", "norm", "clamp", "pow", "sqrt", "neg", "fill"),
+    "softmax and elementwise": (
+        "exp", "logsumexp", "sum", "mul", "add", "sub", "div", "where", "masked_fill", "dropout", "bernoulli", "random",
+        "sigmoid", "tanh", "silu", "norm", "clamp", "pow", "sqrt", "neg", "fill",
+    ),
 }  # fmt: skip
 
 
@@ -111,10 +114,8 @@ def main() -> None:
     )
     for kind, microseconds in sorted(by_kind.items(), key=lambda pair: -pair[1]):
         print(f"| {kind} | {microseconds / total:.1%} |")
-    print(
-        f"limit {rate / 1e9:.0f} GFLOP/s; the products that the profiler counts: {flops / 1e9 / options.steps:.2f} GFLOP a"
-    )
-    print(f"step, which the limit takes {1_000 * flops / options.steps / rate:.1f} ms for")
+    print(f"limit {rate / 1e9:.0f} GFLOP/s; matrix products of a step: {flops / 1e9 / options.steps:.2f} GFLOP, which")
+    print(f"take {1_000 * flops / options.steps / rate:.1f} ms at the limit")
     print(versions(), hardware())
 
 

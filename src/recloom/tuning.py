@@ -13,7 +13,7 @@ import optuna
 
 from recloom.config import Tables
 from recloom.dataset import Cases, Dataset, Split, gather, split_dataset
-from recloom.errors import ConfigError
+from recloom.errors import ConfigError, TrainingError
 from recloom.evaluation import metric_values
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.models import MODELS, CountedModel, ItemText, Model, Ranker, Span, TrainingData
@@ -34,7 +34,7 @@ class Trial:
     settings: dict[str, Any]
     """By table and name: "model.dropout"."""
     value: float | None
-    """NDCG@10 on the half of validation that chooses; None where it was cut short."""
+    """NDCG@10 on the half of validation that chooses; None where it was cut short or broke down."""
     seconds: float
 
 
@@ -104,7 +104,7 @@ def tune(
     base = replace(base, encoder=chosen)
     asked = replace(split, validation=chooser)
 
-    study = _study(model, base, dataset, folder, seed)
+    study = _study(model, base, dataset, space, folder)
     if (default := study.user_attrs.get("default")) is None:
         default = float(_ndcg(_fit(dataset, asked, base, text), dataset, base, chooser).mean())
         study.set_user_attr("default", default)
@@ -120,7 +120,9 @@ def tune(
             break
         if progress:
             progress(f"tuning {model}", number, trials)
-        study.optimize(objective, n_trials=1)
+        # Seeded by its number: a search that is gone on with tries what it would have tried without a break.
+        study.sampler = optuna.samplers.TPESampler(seed=(seed * 1_000_003 + number) % 2**32, n_startup_trials=8)
+        study.optimize(objective, n_trials=1, catch=(TrainingError,))
     best, best_value = {}, default
     finished = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     if finished and study.best_value > default:
@@ -142,16 +144,18 @@ def _halves(cases: Cases) -> tuple[Cases, Cases]:
     return cases.rows(np.flatnonzero(is_chooser[user])), cases.rows(np.flatnonzero(~is_chooser[user]))
 
 
-def _study(model: str, base: RunConfig, dataset: Dataset, folder: Path | None, seed: int) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = hashlib.sha256(f"{dataset.fingerprint} {model} {json.dumps(base.to_toml())}".encode()).hexdigest()[:16]
+def _study(
+    model: str, base: RunConfig, dataset: Dataset, space: Mapping[str, Any], folder: Path | None
+) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    key = f"{dataset.fingerprint} {model} {json.dumps(base.to_toml())} {space}"
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(
         study_name=name,
         storage=f"sqlite:///{folder / 'trials.db'}" if folder else None,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=WARM_TRIALS, n_warmup_steps=WARM_EPOCHS),
         load_if_exists=True,
     )
@@ -193,7 +197,10 @@ def _fit(
         model.count(TrainingData(dataset, split.train))
         return model
     config = replace(config, training=replace(config.training, refit=False))
-    return fit_model(dataset, split, config, text, after_epoch=after_epoch)[1]
+    result, fitted, _ = fit_model(dataset, split, config, text, after_epoch=after_epoch)
+    if result is not None and result.stopped == "interrupted":
+        raise KeyboardInterrupt  # the search ends, and half a training is no trial
+    return fitted
 
 
 def _ndcg(model: Model, dataset: Dataset, config: RunConfig, cases: Cases) -> np.ndarray:

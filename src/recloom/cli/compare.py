@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from recloom.cli.console import ShownProgress, console, messages, parse_cutoffs, parse_duration
@@ -55,9 +56,11 @@ def compare_models(
     for more in (short, parse_settings(settings)):
         for table, values in more.items():
             tables.setdefault(table, {}).update({name: v for name, v in values.items() if v is not None})
-    entries = parse_entries(
-        [name.strip() for name in models.split(",") if name.strip()], dict(_variant(text) for text in variant)
-    )
+    variants = [_variant(text) for text in variant]
+    labels = [label for label, _ in variants]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ConfigError(f"{twice[0]!r} is named twice; give one of them another label")
+    entries = parse_entries([name.strip() for name in models.split(",") if name.strip()], dict(variants))
     with ShownProgress() as progress:
         comparison = compare(
             _open(dataset, items),
@@ -87,20 +90,20 @@ def show_comparison(comparison: Comparison) -> None:
     cutoff = main.split("@")[1]
     hits, coverage = f"HR@{cutoff}", f"coverage@{cutoff}"
     title = f"{comparison.name}, {comparison.split['protocol']}, ties {comparison.split['ties']}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for column in ("model", main, hits, "coverage", "new items", "fit", "rank", "against the best"):
         table.add_column(column, justify="left" if column in ("model", "against the best") else "right")
     best = comparison.models[0].label
     against = {pair.second: pair for pair in comparison.pairs if pair.first == best}
     for result in comparison.models:
         if result.error is not None:
-            table.add_row(result.label, "failed", *[""] * 5, result.error)
+            table.add_row(escape(result.label), "failed", *[""] * 5, escape(result.error))
             continue
         metric = result.metrics[main]
         new = result.slices.get("new item")
         pair = against.get(result.label)
         table.add_row(
-            result.label,
+            escape(result.label),
             f"{metric.mean:.4f} ±{(metric.high - metric.low) / 2:.4f}",
             f"{result.metrics[hits].mean:.4f}",
             f"{result.catalogue[coverage]:.1%}",

@@ -11,6 +11,7 @@ from rich.table import Table
 from recloom.cli.console import ShownProgress, console, parse_duration
 from recloom.config import Tables, parse_settings, read_run_file
 from recloom.dataset import Dataset
+from recloom.errors import ConfigError
 from recloom.files import replacing
 
 SHOWN_TRIALS = 5
@@ -30,6 +31,8 @@ def tune(
     """Look for better settings by validation alone, and say whether the gain is more than luck."""
     from recloom.tuning import tune as search  # optuna takes a second to import
 
+    if out.is_file():
+        raise ConfigError(f"{out} is a file; name a folder")
     tables: Tables = read_run_file(config) if config else {}
     tables.pop("recloom", None)
     short: dict[str, dict[str, Any]] = {"split": {"protocol": protocol}}

@@ -3,14 +3,17 @@
 Shapes: N interactions, I catalogue (with the padding row).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 import torch
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
-from recloom.dataset import Dataset, Split, SplitConfig, split_dataset
+from recloom.dataset import Cases, Dataset, Split, SplitConfig, expand_ranges, split_dataset
 from recloom.models import ItemText, Model
 from recloom.recommender import fit_model
 from recloom.run_config import RunConfig
@@ -19,6 +22,8 @@ USERS = 300
 """Users on whom a model is fitted twice, to see whether it looks ahead."""
 NOTICEABLE = 0.3
 """Rank correlation from which a column is suspected of having been written later."""
+STANDARD_ERRORS = 3.0
+"""Distance from 0 that chance hardly ever reaches: a small catalogue has some correlation in any column."""
 FEW_ITEMS = 30
 
 
@@ -42,8 +47,10 @@ def audit_split(dataset: Dataset, split: Split) -> list[Finding]:
             findings.append(Finding(True, f"{shared:,} answers of the {questions} are in {part}; part them again"))
     if shared := int(np.isin(split.validation.target, split.test.target).sum()):
         findings.append(Finding(True, f"validation asks {shared:,} questions of the test, so choices were made by it"))
-    if shared := int(_sees_answers(dataset, split).sum()):
-        findings.append(Finding(True, f"{shared:,} test histories reach beyond the question that they come before"))
+    for part, cases in asked.items():
+        if shared := int(_sees_answers(cases).sum()):
+            what = f"{shared:,} {part} histories reach beyond the question that they come before"
+            findings.append(Finding(True, what))
     if split.split_time is not None:
         late = int((dataset.timestamp[learned["the final training"]] >= split.split_time).sum())
         if late:
@@ -51,8 +58,8 @@ def audit_split(dataset: Dataset, split: Split) -> list[Finding]:
     return findings
 
 
-def _sees_answers(dataset: Dataset, split: Split) -> np.ndarray:
-    return split.test.history_end > split.test.target
+def _sees_answers(cases: Cases) -> np.ndarray:
+    return cases.history_end > cases.target
 
 
 def audit_model(
@@ -74,11 +81,13 @@ def audit_model(
     chosen = np.random.default_rng(seed).choice(active, min(users, len(active)), replace=False)
     seen = dataset.of_users(chosen)
     split = split_dataset(seen, config.split)
-    hidden = np.setdiff1d(np.arange(seen.num_interactions), np.union1d(split.full.positions(), split.validation.target))
+    hidden = np.setdiff1d(expand_ranges(split.full.end, seen.user_offsets[1:]), split.validation.target)
     if len(hidden) == 0 or split.full.num_interactions == 0:
         return []
-    quick = replace(config, training=replace(config.training, epochs=1, teacher=None, budget=None))
-    fitted = [_fitted(some, quick, text).state_dict() for some in (seen, seen.blinded(hidden))]
+    training = replace(config.training, epochs=1, teacher=None, budget=None, device="cpu")
+    quick = replace(config, training=training)
+    with _on_one_thread():
+        fitted = [_fitted(some, split, quick, text).state_dict() for some in (seen, _made_up(seen, hidden))]
     differing = [name for name, values in fitted[0].items() if not _same(values, fitted[1].get(name))]
     if not differing:
         return []
@@ -91,8 +100,39 @@ def audit_model(
     ]
 
 
-def _fitted(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:
-    return fit_model(dataset, split_dataset(dataset, config.split), config, text)[1]
+def _made_up(dataset: Dataset, hidden: np.ndarray, seed: int = 0) -> Dataset:
+    """Return the dataset with everything about some interactions made up: what was done, how, and when.
+
+    Times become later and keep their order, so that what is known still comes before.
+    """
+    blind = dataset.blinded(hidden, seed)
+    # `blinded` deals the values out anew, which a mean or a count over the whole log would not notice.
+    source = np.arange(dataset.num_interactions)
+    source[hidden] = np.random.default_rng(seed).integers(dataset.num_interactions, size=len(hidden))
+    blind.behavior = replace(dataset.behavior, values=dataset.behavior.values[source])
+    blind.context = {n: replace(column, values=column.values[source]) for n, column in dataset.context.items()}
+    blind.timestamp = dataset.timestamp.copy()
+    blind.timestamp[hidden] += 1 + dataset.timestamp[hidden] - dataset.timestamp.min()
+    return blind
+
+
+@contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """Add up in one order: threads share sums differently from run to run, and the last bits differ."""
+    threads = torch.get_num_threads()
+    try:
+        with threadpool_limits(1):
+            torch.set_num_threads(1)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fitted(dataset: Dataset, split: Split, config: RunConfig, text: ItemText | None) -> Model:
+    result, model, _ = fit_model(dataset, split, config, text)
+    if result is not None and result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return model
 
 
 def _same(first: torch.Tensor, second: torch.Tensor | None) -> bool:
@@ -116,7 +156,7 @@ def audit_catalogue(dataset: Dataset, config: SplitConfig) -> list[Finding]:
             continue
         column = dataset.item_table[name]
         if split.split_time is not None and kind.is_numeric():
-            numbers = column.drop_nulls().to_numpy()
+            numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
             # Numbers of that size are UTC seconds of our time, or are taken for such.
             looks_like_time = len(numbers) > 0 and bool(((numbers > 5e8) & (numbers < 4e9)).all())
             after = int((numbers >= split.split_time).sum())
@@ -138,19 +178,28 @@ def audit_catalogue(dataset: Dataset, config: SplitConfig) -> list[Finding]:
 def _looks(column: pl.Series) -> dict[str, np.ndarray]:
     """Return what a column shows of each item that could be a trace of later behaviour, each of shape (I - 1,)."""
     if column.dtype.is_numeric():
-        return {"the value": column.cast(pl.Float64).fill_nan(None).fill_null(column.min() or 0).to_numpy()}
+        numbers = column.cast(pl.Float64).fill_nan(None)
+        return {
+            "the value": numbers.fill_null(numbers.min() or 0).to_numpy(),
+            "the presence": numbers.is_not_null().to_numpy().astype(float),
+        }
     text = column.cast(pl.String).fill_null("")
     return {"the length": text.str.len_chars().to_numpy().astype(float)}
 
 
 def _beyond(values_I: np.ndarray, asked_I: np.ndarray, learned_I: np.ndarray) -> float:
-    """Return the rank correlation of values and later takings, training takings being held fixed (partial Spearman)."""
+    """Return the rank correlation of values and later takings, training takings being held fixed (partial Spearman).
+
+    0 where so few items could have it by chance.
+    """
     is_taken = (asked_I + learned_I) > 0
     if is_taken.sum() < FEW_ITEMS or np.ptp(values_I[is_taken]) == 0 or np.ptp(asked_I[is_taken]) == 0:
         return 0.0
     ranks = np.stack([stats.rankdata(v[is_taken]) for v in (values_I, asked_I, learned_I)])
     if np.ptp(learned_I[is_taken]) == 0:
-        return float(np.corrcoef(ranks[:2])[0, 1])
-    with_value, with_asked = np.corrcoef(ranks)[2, 0], np.corrcoef(ranks)[2, 1]
-    rest = np.sqrt((1 - with_value**2) * (1 - with_asked**2))
-    return float((np.corrcoef(ranks)[0, 1] - with_value * with_asked) / rest) if rest > 1e-9 else 0.0
+        strength = float(np.corrcoef(ranks[:2])[0, 1])
+    else:
+        with_value, with_asked = np.corrcoef(ranks)[2, 0], np.corrcoef(ranks)[2, 1]
+        rest = np.sqrt((1 - with_value**2) * (1 - with_asked**2))
+        strength = float((np.corrcoef(ranks)[0, 1] - with_value * with_asked) / rest) if rest > 1e-9 else 0.0
+    return strength if strength > STANDARD_ERRORS / np.sqrt(is_taken.sum() - 3) else 0.0

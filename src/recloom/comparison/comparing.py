@@ -19,6 +19,7 @@ from recloom.config import Tables, suggestion
 from recloom.dataset import Dataset, SplitConfig, split_dataset
 from recloom.errors import ConfigError, RecloomError
 from recloom.evaluation import Evaluation, Judge, Metric, Slice, with_intervals
+from recloom.evaluation.categories import category_shares, column_slices
 from recloom.evaluation.significance import PairedDifference, holm, paired_difference
 from recloom.models import MODELS, CountedModel, ItemText, Rankings
 from recloom.recommender import Recommender, read_catalogue
@@ -199,7 +200,11 @@ def compare(
         ConfigError: An option makes no sense, the split holds no test case, or a fitted model saw another split.
     """
     settings = settings or {}
-    base = RunConfig.resolve("popular", dataset, {t: v for t, v in settings.items() if t != "model"})
+    if settings.get("model"):
+        raise ConfigError(
+            "[model] holds options of one model, which the others do not have; give it to one of them as a variant"
+        )
+    base = RunConfig.resolve("popular", dataset, settings)
     split = split_dataset(dataset, base.split)
     _check(dataset, entries, base.split, cutoffs, seeds, windows)
     cutoffs = sorted(cutoffs)
@@ -207,20 +212,25 @@ def compare(
     text, encode_seconds = _read_text(dataset, entries, settings, progress)
     counts_I = np.bincount(dataset.item_index[split.full.positions()], minlength=len(dataset.items) + 1)
     judge = Judge(dataset, base.split, counts_I, text.vectors_IE if text else None, category, slice_by)
+    # A column that is not there is better missed now than after everything was fitted.
+    for column in slice_by:
+        column_slices(dataset, judge.cases, column)
+    if category is not None:
+        category_shares(dataset, category)
 
     results, values, lists = [], {}, {}
     for number, entry in enumerate(entries):
         if progress:
             progress(f"comparing: {entry.label}", number, len(entries))
         try:
-            result, values_B, rankings = _run(judge, entry, settings, text, seeds, cutoffs, progress)
+            result, values_B, rankings = _run(judge, entry, settings, seeds, cutoffs, progress)
             values[entry.label], lists[entry.label] = values_B[main], rankings
         except Exception as error:  # whatever goes wrong with one model, the others are wanted
-            message = str(error) if isinstance(error, RecloomError) else f"{type(error).__name__}: {error}"
-            result = ModelResult(entry.label, entry.model, {}, [], {}, {}, {}, {}, 0, 0, [], [], message)
+            result = ModelResult(entry.label, entry.model, {}, [], {}, {}, {}, {}, 0, 0, [], [], _sentence(error))
         results.append(result)
     results.sort(key=lambda result: -result.metrics[main].mean if result.error is None else np.inf)
     ranked = [result.label for result in results if result.error is None]
+    stretches, failures = _backtest(dataset, entries, settings, base.split, cutoffs, windows, main, results, progress)
     has_text_I = np.abs(text.vectors_IE).max(axis=1) > 0 if text else np.zeros(len(dataset.items) + 1, dtype=bool)
     return Comparison(
         name=name,
@@ -235,8 +245,8 @@ def compare(
         main_metric=main,
         models=results,
         pairs=_pairs(ranked, values),
-        windows=_backtest(dataset, entries, settings, base.split, text, cutoffs, windows, main, results, progress),
-        findings=audit_split(dataset, split) + audit_catalogue(dataset, base.split),
+        windows=stretches,
+        findings=audit_split(dataset, split) + audit_catalogue(dataset, base.split) + failures,
         samples=sample_users(dataset, split.test, {label: lists[label] for label in ranked}),
         item_map=map_items(dataset, text, counts_I, category) if text else None,
         encode_seconds=round(encode_seconds, 2),
@@ -244,6 +254,12 @@ def compare(
         versions=versions(),
         hardware=hardware(),
     )
+
+
+def _sentence(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    said = str(error) if isinstance(error, RecloomError) else f"{type(error).__name__}: {error}"
+    return " ".join(said.split())
 
 
 def _finite(value: Any) -> Any:
@@ -284,7 +300,15 @@ def _check(
             f"the {config.protocol} split holds no test case: no user has history before and an interaction in the"
             " test; prepare more data or choose another protocol"
         )
+    for there in _windows(dataset, config, windows):
+        if there.split_time == there.test_until or len(split_dataset(dataset, there).test) == 0:
+            raise ConfigError(
+                f"the window from {there.split_time} to {there.test_until} (UTC seconds) holds no test case; choose"
+                " fewer windows"
+            )
     for entry in entries:
+        if "split" in entry.settings:
+            raise ConfigError(f"the variant {entry.label!r} sets [split], but all have to be asked the same")
         if entry.folder is None:
             RunConfig.resolve(entry.model, dataset, entry.settings)
             continue
@@ -301,8 +325,7 @@ def _read_text(
 ) -> tuple[ItemText | None, float]:
     """Have the encoder read the catalogue once for all models, and for the measures of text space."""
     began = time.monotonic()
-    shared = {table: values for table, values in settings.items() if table != "model"}
-    config = RunConfig.resolve("weave", dataset, shared)
+    config = RunConfig.resolve("weave", dataset, settings)
     text, _, _, _ = read_catalogue(dataset, config, progress)
     return text, time.monotonic() - began
 
@@ -311,7 +334,6 @@ def _run(
     judge: Judge,
     entry: Entry,
     settings: Tables,
-    text: ItemText | None,
     seeds: int,
     cutoffs: Sequence[int],
     progress: Progress | None,
@@ -322,8 +344,7 @@ def _run(
         Its result, each metric's value for every case averaged over seeds, and the first seed's lists.
     """
     runs: list[tuple[Recommender, Evaluation, Rankings]] = []
-    counts_on_chance = entry.model in SEEDED or not issubclass(MODELS.get(entry.model, CountedModel), CountedModel)
-    used = list(range(seeds)) if counts_on_chance and entry.folder is None else [0]
+    used = _seeds(entry, settings, seeds)
     fit_seconds = []
     for seed in used:
         began = time.monotonic()
@@ -341,7 +362,7 @@ def _run(
         runs.append((recommender, evaluation, rankings))
     recommender, evaluation, rankings = runs[0]
     values = {name: np.mean([e.values[name] for _, e, _ in runs], axis=0) for name in evaluation.values}
-    findings = audit_model(judge.dataset, recommender.config, text)
+    findings = audit_model(judge.dataset, recommender.config, recommender._text)
     return (
         ModelResult(
             label=entry.label,
@@ -364,16 +385,29 @@ def _run(
     )
 
 
+def _seeds(entry: Entry, settings: Tables, seeds: int) -> list[int]:
+    """Return what a line of the table is fitted with: one seed where there is no chance, or where it brings its own."""
+    first = int(settings.get("training", {}).get("seed", 0))
+    own = entry.settings.get("model" if entry.model in SEEDED else "training", {}).get("seed")
+    if own is not None:
+        return [own]
+    counts_on_chance = entry.model in SEEDED or not issubclass(MODELS.get(entry.model, CountedModel), CountedModel)
+    return list(range(first, first + seeds)) if counts_on_chance and entry.folder is None else [first]
+
+
 def _recommender(dataset: Dataset, entry: Entry, settings: Tables, seed: int, progress: Progress | None) -> Recommender:
     if entry.folder is not None:
         return Recommender.load(entry.folder)
-    tables = {table: dict(values) for table, values in settings.items() if table != "model"}
+    tables = {table: dict(values) for table, values in settings.items()}
     tables.setdefault("training", {})["seed"] = seed
+    if entry.model in SEEDED:
+        tables["model"] = {SEEDED[entry.model]: seed}
     for table, values in entry.settings.items():
         tables.setdefault(table, {}).update(values)
-    if entry.model in SEEDED:
-        tables.setdefault("model", {})[SEEDED[entry.model]] = seed
-    return Recommender.fit(dataset, entry.model, settings=tables, progress=progress)
+    recommender = Recommender.fit(dataset, entry.model, settings=tables, progress=progress)
+    if recommender.run.stopped == "interrupted":
+        raise KeyboardInterrupt  # half a training is no line of a table
+    return recommender
 
 
 def _pairs(labels: Sequence[str], values: Mapping[str, np.ndarray]) -> list[Pair]:
@@ -384,38 +418,49 @@ def _pairs(labels: Sequence[str], values: Mapping[str, np.ndarray]) -> list[Pair
     return [Pair(*both, d, float(p)) for both, d, p in zip(names, differences, adjusted, strict=True)]
 
 
+def _windows(dataset: Dataset, config: SplitConfig, windows: int) -> list[SplitConfig]:
+    """Return the splits of the stretches of time before the last one, each as long as it."""
+    times = np.sort(dataset.timestamp)
+    edges = [int(times[round((1 - config.test_fraction * back) * len(times))]) for back in range(windows, 0, -1)]
+    return [replace(config, split_time=begin, test_until=until) for begin, until in itertools.pairwise(edges)]
+
+
 def _backtest(
     dataset: Dataset,
     entries: Sequence[Entry],
     settings: Tables,
     config: SplitConfig,
-    text: ItemText | None,
     cutoffs: Sequence[int],
     windows: int,
     main: str,
     results: Sequence[ModelResult],
     progress: Progress | None,
-) -> list[Window]:
-    """Repeat the table for earlier stretches of time, each as long as the last one, with one seed."""
+) -> tuple[list[Window], list[Finding]]:
+    """Repeat the table for earlier stretches of time, with one seed; tell which models failed in which."""
     if windows == 1:
-        return []
-    times = np.sort(dataset.timestamp)
-    edges = [int(times[round((1 - config.test_fraction * back) * len(times))]) for back in range(windows, 0, -1)]
+        return [], []
     failed = {result.label for result in results if result.error is not None}
     going = [entry for entry in entries if entry.label not in failed and entry.folder is None]
-    found = []
-    for begin, until in itertools.pairwise(edges):
-        there = replace(config, split_time=begin, test_until=until)
+    found, failures = [], []
+    for there in _windows(dataset, config, windows):
         split = split_dataset(dataset, there)
+        assert there.split_time is not None
+        assert there.test_until is not None
         counts_I = np.bincount(dataset.item_index[split.full.positions()], minlength=len(dataset.items) + 1)
         judge = Judge(dataset, there, counts_I, None)
-        moved = {**settings, "split": {**settings.get("split", {}), "split_time": begin, "test_until": until}}
+        stretch = {"split_time": there.split_time, "test_until": there.test_until}
+        moved = {**settings, "split": {**settings.get("split", {}), **stretch}}
         ndcg = {}
         for entry in going:
-            result, _, _ = _run(judge, entry, moved, text, 1, cutoffs, progress)
-            ndcg[entry.label] = result.metrics[main].mean
-        found.append(Window(begin, until, len(split.test), ndcg))
+            try:
+                result, _, _ = _run(judge, entry, moved, 1, cutoffs, progress)
+            except Exception as error:
+                what = f"{entry.label} failed in the window from {there.split_time} on: {_sentence(error)}"
+                failures.append(Finding(False, what))
+            else:
+                ndcg[entry.label] = result.metrics[main].mean
+        found.append(Window(there.split_time, there.test_until, len(split.test), ndcg))
     last = {result.label: result.metrics[main].mean for result in results if result.error is None}
     split = split_dataset(dataset, config)
     assert split.split_time is not None
-    return [*found, Window(split.split_time, int(times[-1]) + 1, len(split.test), last)]
+    return [*found, Window(split.split_time, int(dataset.timestamp.max()) + 1, len(split.test), last)], failures

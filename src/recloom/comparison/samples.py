@@ -10,7 +10,7 @@ import numpy as np
 
 from recloom.dataset import Cases, Dataset
 from recloom.encoders import item_titles
-from recloom.evaluation.categories import category_column
+from recloom.evaluation.categories import category_column, category_words
 from recloom.models import ItemText, Rankings
 
 SAMPLE_USERS = 6
@@ -18,6 +18,7 @@ SHOWN_HISTORY = 8
 SHOWN_LIST = 5
 MAPPED_ITEMS = 800
 """Items on the map, the most taken ones."""
+FEWEST_ITEMS = 10
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,13 @@ def map_items(dataset: Dataset, text: ItemText, counts_I: np.ndarray, category: 
     has_text_I = np.abs(text.vectors_IE).max(axis=1) > 0
     items = np.argsort(-counts_I, kind="stable")
     items = items[has_text_I[items]][:MAPPED_ITEMS]
-    if len(items) < 10:
+    # Where all texts are the same there is nothing to lay out, and t-SNE ends the process.
+    if len(items) < FEWEST_ITEMS or not np.ptp(text.vectors_IE[items], axis=0).any():
         return None
     vectors = PCA(min(50, len(items), text.vectors_IE.shape[1]), random_state=0).fit_transform(text.vectors_IE[items])
     place = TSNE(perplexity=min(30, len(items) // 4), random_state=0, n_jobs=1).fit_transform(vectors)
     column = category or category_column(dataset)
-    words = dataset.item_table[column].to_list() if column else [""] * len(dataset.items)
+    words = category_words(dataset.item_table[column]).to_list() if column else [""] * len(dataset.items)
     return ItemMap(
         column=column,
         titles=[text.titles[item] or dataset.items.id_of(int(item)) for item in items],

@@ -73,7 +73,7 @@ def column_slices(dataset: Dataset, cases: Cases, column: str) -> dict[str, np.n
         share_IC, names = category_shares(dataset, column)
         belongs_BC = share_IC[dataset.item_index[cases.target]].toarray() > 0
     elif column in dataset.user_table.columns:
-        values = dataset.user_table[column].cast(pl.String)
+        values = category_words(dataset.user_table[column])
         names = values.drop_nulls().unique().sort().to_list()
         chosen = np.array(["" if v is None else v for v in values.to_list()], dtype=object)[cases.user_index - 1]
         belongs_BC = chosen[:, None] == np.array(names, dtype=object)[None]
@@ -81,13 +81,23 @@ def column_slices(dataset: Dataset, cases: Cases, column: str) -> dict[str, np.n
         names = list(coded.vocabulary.ids)
         belongs_BC = coded.values[cases.target][:, None] == np.arange(1, len(names) + 1)
     else:
-        known = sorted({*dataset.item_table.columns, *dataset.user_table.columns, "behavior", *dataset.context})
+        words = {name for name, values in dataset.context.items() if isinstance(values, CategoryColumn)}
+        known = sorted({*dataset.item_table.columns, *dataset.user_table.columns, "behavior", *words})
         raise ConfigError(f"no column {column!r} of words to slice by; {suggestion(column, known)}")
     frequent = np.argsort(-belongs_BC.sum(axis=0), kind="stable")[:MOST_SLICES]
     return {f"{column} = {names[c]}": belongs_BC[:, c] for c in frequent if belongs_BC[:, c].any()}
 
 
+def category_words(column: pl.Series) -> pl.Series:
+    """Return a column as words; whole numbers are written without a fraction."""
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+        if (column == column.round()).all():
+            column = column.cast(pl.Int64, strict=False)
+    return column.cast(pl.String)
+
+
 def _parts(column: pl.Series) -> pl.Series:
     """Return the list of categories of each row, null where there is none."""
-    text = column.cast(pl.String).str.strip_chars().replace("", None)
+    text = category_words(column).str.strip_chars().replace("", None)
     return text.str.split(SEPARATOR)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import altair as alt
 import tomli_w
 import vl_convert
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 
 from recloom.comparison.comparing import Comparison
 from recloom.comparison.report import plots, tables
@@ -15,7 +15,10 @@ from recloom.comparison.report import plots, tables
 def page(comparison: Comparison) -> str:
     """Return the whole page: HTML with its style, its charts and the code that draws them."""
     environment = Environment(
-        loader=PackageLoader("recloom.comparison.report"), autoescape=select_autoescape(), trim_blocks=True
+        # Titles are anybody's. jinja2's select_autoescape would not know the template's ending for HTML.
+        loader=PackageLoader("recloom.comparison.report"),
+        autoescape=True,
+        trim_blocks=True,
     )
     charts = plots.charts(comparison)
     return environment.get_template("page.html.jinja").render(

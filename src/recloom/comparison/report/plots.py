@@ -56,6 +56,8 @@ def _by_cutoff(comparison: Comparison) -> Chart | None:
         if result.error is None
         for cutoff in comparison.cutoffs
     ]
+    if not rows:
+        return None
     return (
         alt.Chart(pl.DataFrame(rows), width=WIDTH, height=HEIGHT)
         .mark_line(point=True)
@@ -81,6 +83,8 @@ def _by_time(comparison: Comparison) -> Chart | None:
         for result in comparison.models
         if result.error is None
     ]
+    if not rows:
+        return None
     base = alt.Chart(pl.DataFrame(rows), width=WIDTH, height=HEIGHT).encode(
         x=alt.X("seconds:Q", scale=alt.Scale(type="log"), title="seconds to fit"),
         color=_models(comparison),

@@ -156,7 +156,10 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return [line(heads), "|" + "---|" * len(heads), *map(line, rows)]
 
 
-_LATEX_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "%&#_$"} | {"\\": r"\textbackslash{}", "<": r"$<$"})
+_LATEX_SIGNS = str.maketrans(
+    {sign: f"\\{sign}" for sign in "%&#_${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": "$<$", ">": "$>$"}
+)
 
 
 def _latex_row(cells: Sequence[str]) -> str:

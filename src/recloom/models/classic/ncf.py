@@ -1,10 +1,11 @@
 """Recommend by a neural network that is shown a person and an item: neural collaborative filtering.
 
-Shapes: B histories, N positives, S samples, I catalogue (with the padding row), D width, H hidden width.
+Shapes: B histories, N positives, S samples, P pairs of a user and an item, I catalogue (with the padding row), D width,
+H hidden width.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -89,6 +90,10 @@ class NCF(TrainedModel):
         self.seen_I = torch.from_numpy(data.item_counts() > 0)
         self.known_U = torch.from_numpy(data.segments.end - data.segments.start > 1)  # windows leave single ones out
         self._seen_C = self.seen_I.nonzero().squeeze(1)
+        segments = data.segments
+        users = np.repeat(np.arange(len(segments.start)), segments.end - segments.start)
+        pairs = self._pair(users, data.dataset.item_index[segments.positions()].astype(np.int64))
+        self._taken_P = torch.from_numpy(np.unique(pairs))
 
     def can_answer(self, histories: Histories) -> np.ndarray:
         return super().can_answer(histories) & self.known_U.numpy()[histories.user_index_B]
@@ -98,13 +103,24 @@ class NCF(TrainedModel):
         rows_N, steps_N = (item_index_BL != PADDING_INDEX).nonzero(as_tuple=True)
         user_N = torch.from_numpy(histories.user_index_B)[rows_N]
         taken_N = item_index_BL[rows_N, steps_N]
-        drawn = torch.randint(len(self._seen_C), (len(taken_N) * self.config.num_negatives,))
-        item_S = torch.cat([taken_N, self._seen_C[drawn]])
-        user_S = torch.cat([user_N, user_N.repeat(self.config.num_negatives)])
+        others = user_N.repeat(self.config.num_negatives)
+        drawn = self._seen_C[torch.randint(len(self._seen_C), (len(others),))]
+        is_negative = ~self._was_taken(others, drawn)
+        item_S = torch.cat([taken_N, drawn[is_negative]])
+        user_S = torch.cat([user_N, others[is_negative]])
         score_S = self._score(user_S, item_S)
         wanted_S = torch.zeros(len(item_S))
         wanted_S[: len(taken_N)] = 1
         return functional.binary_cross_entropy_with_logits(score_S, wanted_S)
+
+    def _pair(self, user: Any, item: Any) -> Any:
+        """Return one number for a user and an item, arrays or tensors of them."""
+        return user * (self.num_items + 1) + item
+
+    def _was_taken(self, user_N: Tensor, item_N: Tensor) -> Tensor:
+        pair_N = self._pair(user_N, item_N)
+        place_N = torch.searchsorted(self._taken_P, pair_N).clamp_max(len(self._taken_P) - 1)
+        return self._taken_P[place_N] == pair_N
 
     def _score(self, user_S: Tensor, item_S: Tensor) -> Tensor:
         parts = []

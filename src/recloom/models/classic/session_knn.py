@@ -177,7 +177,8 @@ class VSKNN(_SessionKNN):
 
     Source: Ludewig and Jannach (2018), "Evaluation of session-based recommendation algorithms",
     https://arxiv.org/abs/1803.09587: linear decay, items weighed by one over the place of the newest shared item and
-    by inverse frequency.
+    by inverse frequency. That is the log of all interactions over the item's; the authors' session-rec takes one plus
+    the log of all sessions over the item's.
     """
 
     name = "vsknn"
@@ -189,7 +190,7 @@ class VSKNN(_SessionKNN):
     }
 
     def _history_weights(self, steps_back: np.ndarray, length: np.ndarray) -> np.ndarray:
-        return 1 - steps_back / length
+        return length - steps_back  # whole numbers, so that what is equally similar ties exactly
 
     def _neighbour_weights(self, size_U: np.ndarray) -> np.ndarray:
         return np.ones(len(size_U))
