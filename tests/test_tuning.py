@@ -121,8 +121,10 @@ def test_a_spent_budget_ends_the_search(walks):
     assert 0 < len(tuning.trials) < 10_000
 
 
-def test_without_a_trial_the_defaults_are_best(walks):
-    tuning = tune(walks, "item-knn", settings=NO_TEXT, trials=0)
+@pytest.mark.parametrize("trials", [0, 1])
+def test_where_no_trial_is_better_the_defaults_are_best(walks, trials):
+    tuning = tune(walks, "item-knn", settings=NO_TEXT, trials=trials)
+    assert all(trial.value < tuning.default for trial in tuning.trials)
     assert (tuning.settings, tuning.best, tuning.gain.mean, tuning.is_real) == (NO_TEXT, tuning.default, 0, False)
 
 
@@ -182,11 +184,13 @@ def test_every_search_space_names_options_and_holds_values_they_can_have(walks, 
 
 
 def test_a_trained_model_is_tuned_on_the_training_part_alone(walks, monkeypatch):
-    learned = []
+    learned, stopped_by = [], []
+    chooser, _ = _halves(split_dataset(walks, SplitConfig()).validation)
 
     def watched(dataset, split, config, text, **options):
         result, model, refit = fit_model(dataset, split, config, text, **options)
         learned.append((refit, config.training.learning_rate))
+        stopped_by.append(split.validation.target.tolist())
         return result, model, refit
 
     monkeypatch.setattr("recloom.tuning.fit_model", watched)
@@ -194,6 +198,7 @@ def test_a_trained_model_is_tuned_on_the_training_part_alone(walks, monkeypatch)
     assert len(tuning.trials) == 2
     assert all(trial.value is not None for trial in tuning.trials)
     assert {refit for refit, _ in learned} == {False}
+    assert stopped_by == [chooser.target.tolist()] * 5  # the half that judges does not even say when to stop
     assert [rate for _, rate in learned[1:3]] == [t.settings["training.learning_rate"] for t in tuning.trials]
     assert not {"model.network", "model.embedding_dim"} & set(tuning.trials[0].settings)  # they were set
 

@@ -322,7 +322,7 @@ def test_what_is_not_finite_becomes_null(comparison):
 
 
 @pytest.mark.parametrize("model", ["markov", "item-knn", "stan", "content-tfidf", "weave"])
-def test_figures_are_of_the_lists_that_people_would_get(log_alone, model):
+def test_figures_are_of_the_lists_that_people_would_get(log_alone, monkeypatch, model):
     dataset = log_alone
     variants = {"this": (model, {"training": {"epochs": 1}})}
     comparison = run(dataset, [], variants, settings=HASHING, cutoffs=[5])
@@ -334,7 +334,9 @@ def test_figures_are_of_the_lists_that_people_would_get(log_alone, model):
         length = recommender.model.max_length
         return gather(dataset, cases.history_start[rows], cases.history_end[rows], length, cases.target[rows], told)
 
-    many = recommender.rank(asked(np.arange(len(cases))), 5).item_index_BK
+    ranked = recommender.rank(asked(np.arange(len(cases))), 5)
+    many = ranked.item_index_BK
+    assert np.array_equal(recommender.rank_cases(cases, 5).score_BK, ranked.score_BK)
     for row in range(len(cases)):
         assert recommender.rank(asked(np.array([row])), 5).item_index_BK[0].tolist() == many[row].tolist()
         history = [interaction(dataset, p) for p in range(cases.history_start[row], cases.history_end[row])]
@@ -342,8 +344,11 @@ def test_figures_are_of_the_lists_that_people_would_get(log_alone, model):
         shown = recommender.recommend(history=history, k=5, context=now).items
         assert [dataset.items.index_of(item.item_id) for item in shown] == [item for item in many[row].tolist() if item]
     expected = metric_values(many, dataset.item_index[cases.target], [5])
+    monkeypatch.setattr("recloom.recommender.USERS_AT_ONCE", 7)
+    few_at_once = recommender.evaluate([5]).values
     for name, values in expected.items():
         assert comparison.models[0].metrics[name].mean == pytest.approx(values.mean())
+        assert np.array_equal(few_at_once[name], values)
 
 
 def interaction(dataset, position):

@@ -3,8 +3,6 @@
 Shapes: N interactions, I catalogue (with the padding row).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,7 +84,8 @@ def audit_model(
         return []
     training = replace(config.training, epochs=1, teacher=None, budget=None, device="cpu")
     quick = replace(config, training=training)
-    with _on_one_thread():
+    # Threads share sums differently from run to run, which moves the last bits.
+    with threadpool_limits(1):
         fitted = [_fitted(some, split, quick, text).state_dict() for some in (seen, _made_up(seen, hidden))]
     differing = [name for name, values in fitted[0].items() if not _same(values, fitted[1].get(name))]
     if not differing:
@@ -114,18 +113,6 @@ def _made_up(dataset: Dataset, hidden: np.ndarray, seed: int = 0) -> Dataset:
     blind.timestamp = dataset.timestamp.copy()
     blind.timestamp[hidden] += 1 + dataset.timestamp[hidden] - dataset.timestamp.min()
     return blind
-
-
-@contextmanager
-def _on_one_thread() -> Iterator[None]:
-    """Add up in one order: threads share sums differently from run to run, and the last bits differ."""
-    threads = torch.get_num_threads()
-    try:
-        with threadpool_limits(1):
-            torch.set_num_threads(1)
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _fitted(dataset: Dataset, split: Split, config: RunConfig, text: ItemText | None) -> Model:
