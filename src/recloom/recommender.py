@@ -116,7 +116,8 @@ class Recommender:
         self.model = model
         self.config = config
         self.run = run
-        self._text = text
+        self.text = text
+        """What the encoder made of the catalogue; None where no text is read."""
         self.counts_I = counts_I
         """Training interactions of each item; shape (I,)."""
 
@@ -316,7 +317,7 @@ class Recommender:
             self.dataset,
             split_config,
             self.counts_I,
-            self._text.vectors_IE if self._text else None,
+            self.text.vectors_IE if self.text else None,
             category=category,
             columns=slice_by,
         )
@@ -400,19 +401,19 @@ class Recommender:
         Args:
             items: Rows with an `item_id`, or a file of them in any known format.
         """
-        if self._text is None:
+        if self.text is None:
             raise ConfigError(
                 f"this {self.config.model_name} model was fitted without item text, so a new item cannot be placed;"
                 " fit it with an encoder"
             )
         table = items if isinstance(items, pl.DataFrame) else read_items(items).table
         dataset = self.dataset.with_items(table)
-        vectors_IE = np.zeros((len(dataset.items) + 1, self._text.vectors_IE.shape[1]), dtype=np.float32)
-        vectors_IE[: len(self._text.vectors_IE)] = self._text.vectors_IE
+        vectors_IE = np.zeros((len(dataset.items) + 1, self.text.vectors_IE.shape[1]), dtype=np.float32)
+        vectors_IE[: len(self.text.vectors_IE)] = self.text.vectors_IE
         rows = dataset.items.indices_of(table["item_id"])
         texts = item_texts(dataset.item_table[(rows - 1).tolist()], self.config.encoder.template)
-        vectors_IE[rows] = self._text.read(texts)
-        text = replace(self._text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
+        vectors_IE[rows] = self.text.read(texts)
+        text = replace(self.text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
         model = MODELS[self.config.model_name](self.config.model, dataset, text)
         _load_rows(model, self.model.state_dict())
         counts_I = np.zeros(len(dataset.items) + 1, dtype=self.counts_I.dtype)
@@ -442,8 +443,8 @@ class Recommender:
                 with torch.no_grad():
                     vectors["vectors"] = self.model.eval().item_vectors().contiguous()
             save_file(vectors, beside / "item_vectors.safetensors")
-            if self._text is not None:
-                text = {"vectors": torch.from_numpy(self._text.vectors_IE)}
+            if self.text is not None:
+                text = {"vectors": torch.from_numpy(self.text.vectors_IE)}
                 save_file(text, beside / "item_text.safetensors")
             self.dataset.copy_to(beside)
 
@@ -567,7 +568,7 @@ class Recommender:
     @cached_property
     def titles(self) -> list[str]:
         """What to call each item, by item index; "" where the catalogue gives nothing to call it by."""
-        return self._text.titles if self._text else ["", *item_titles(self.dataset.item_table)]
+        return self.text.titles if self.text else ["", *item_titles(self.dataset.item_table)]
 
 
 def check_replaceable(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """`recloom compare`: a dataset and names of models to one table and a report."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ from recloom.comparison import Comparison, Pair, compare, parse_entries
 from recloom.comparison.report import FORMATS, write_report
 from recloom.config import Tables, parse_settings, read_run_file
 from recloom.dataset import FILE_NAME, Dataset
-from recloom.errors import ConfigError
+from recloom.errors import ConfigError, RecloomError
 from recloom.files import replacing
 
 STRONG = "popular,popular-recent,markov,item-knn,user-knn,stan,mf,ease,content-tfidf,weave"
@@ -72,6 +74,7 @@ def compare_models(
             slice_by=slice_by,
             category=category,
             name=dataset.name,
+            command=shlex.join(["recloom", *sys.argv[1:]]),
             progress=progress,
         )
     write_report(comparison, out)
@@ -79,6 +82,8 @@ def compare_models(
         with replacing(json_file) as beside:
             beside.write_text(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
     show_comparison(comparison)
+    if all(result.error is not None for result in comparison.models):
+        raise RecloomError(f"no model could be fitted; {out} says why")
     console.print(
         f"Wrote {out}. Open it to see slices, curves and what the models show to single people.", soft_wrap=True
     )

@@ -103,6 +103,8 @@ class Comparison:
     """Everything that a report says."""
 
     name: str
+    command: str
+    """What repeats it; empty where it was not a command."""
     split: dict[str, Any]
     fingerprint: str
     """Of data and split."""
@@ -178,6 +180,7 @@ def compare(
     slice_by: Sequence[str] = (),
     category: str | None = None,
     name: str = "dataset",
+    command: str = "",
     progress: Progress | None = None,
 ) -> Comparison:
     """Fit every model under one split, ask all of them the same, and test who is better.
@@ -194,6 +197,7 @@ def compare(
         slice_by: Columns whose values get a slice each.
         category: Column of the catalogue for miscalibration.
         name: What to call the dataset.
+        command: How all this was asked for, to be written down.
         progress: Told what is going on.
 
     Raises:
@@ -234,6 +238,7 @@ def compare(
     has_text_I = np.abs(text.vectors_IE).max(axis=1) > 0 if text else np.zeros(len(dataset.items) + 1, dtype=bool)
     return Comparison(
         name=name,
+        command=command,
         split=asdict(base.split) | {"ties": base.split.tie_rule, "told": list(base.split.told)},
         fingerprint=split.fingerprint(dataset),
         split_time=split.split_time,
@@ -362,7 +367,7 @@ def _run(
         runs.append((recommender, evaluation, rankings))
     recommender, evaluation, rankings = runs[0]
     values = {name: np.mean([e.values[name] for _, e, _ in runs], axis=0) for name in evaluation.values}
-    findings = audit_model(judge.dataset, recommender.config, recommender._text)
+    findings = audit_model(judge.dataset, recommender.config, recommender.text)
     return (
         ModelResult(
             label=entry.label,

@@ -56,6 +56,8 @@ class SplitConfig:
         for name in ("validation_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 0.5:
                 raise ConfigError(f"split.{name} is {getattr(self, name)}; it has to lie between 0 and 0.5")
+        if self.test_until is not None and self.split_time is None:
+            raise ConfigError("split.test_until needs a split.split_time, where the test begins")
         if self.train_days is not None and self.train_days <= 0:
             raise ConfigError(f"split.train_days is {self.train_days}; it has to be positive")
 
@@ -259,7 +261,8 @@ def _leave_one_out(dataset: Dataset, config: SplitConfig) -> Split:
 def _user_disjoint(dataset: Dataset, config: SplitConfig) -> Split:
     start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
     # Who is held out depends on the number of users alone, so that every model is asked about the same ones.
-    share_U = np.random.default_rng(0).permutation(len(start)) / len(start)
+    share_U = np.full(len(start), 0.5)  # the padding index is nobody
+    share_U[1:] = np.random.default_rng(0).permutation(len(start) - 1) / max(1, len(start) - 1)
     is_test_U = (share_U < config.test_fraction) & (not config.everything)
     is_validation_U = share_U >= 1 - config.validation_fraction
     last_U = np.maximum(end - 1, start)
