@@ -23,6 +23,8 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LK_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+import itertools
+
 import numpy as np  # noqa: E402 - the number of threads is set before anything starts some
 import polars as pl  # noqa: E402
 import torch  # noqa: E402
@@ -489,7 +491,7 @@ def plain_ncf(data: Data, seed: int, width: int = 32) -> np.ndarray:
     for table in tables:
         nn.init.normal_(table.weight, std=0.01)
     sizes = (2 * width, width, width // 2, width // 4)
-    layers = [layer for pair in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(*pair), nn.ReLU())]
+    layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
     tower, output = nn.Sequential(*layers), nn.Linear(width + width // 4, 1)
     network = nn.ModuleList([tables, tower, output])
     user_N, item_N = (torch.from_numpy(data.log[name].to_numpy().astype(np.int64)) for name in ("user", "item"))

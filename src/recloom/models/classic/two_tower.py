@@ -1,6 +1,6 @@
 """Recommend by two networks, one for people and one for items, that meet in an inner product: retrieval.
 
-Shapes: B histories, L steps, N targets, I catalogue (with the padding row), D width.
+Shapes: B histories, L steps, N targets, C negatives, I catalogue (with the padding row), D width.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,9 @@ from recloom.models.interface import ItemText, Span, TrainedModel, TrainingData,
 from recloom.models.item_vectors import ItemVectors
 from recloom.models.losses import softmax
 from recloom.models.negatives import Negatives
+
+MOST_NEGATIVES = 1_024
+"""Targets of a batch that serve as negatives: all of a large batch would cost its square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +94,11 @@ class TwoTower(TrainedModel, VectorModel):
         query_ND = self._step_queries(histories.item_index_BL[:, :-1])[is_target_BL]
         target_N = item_index_BL[:, 1:][is_target_BL]
         item_ND = self._items(target_N)
-        candidate_N, log_expected_N = self._negatives.draw(target_N)
-        score_NN = query_ND @ item_ND.T
-        score_NN = score_NN.masked_fill(target_N[:, None] == candidate_N, -torch.inf)
-        return softmax((query_ND * item_ND).sum(dim=1), score_NN, log_expected_N)
+        chosen_C = torch.randperm(len(target_N))[:MOST_NEGATIVES]
+        candidate_C, log_expected_C = self._negatives.draw(target_N[chosen_C])
+        score_NC = query_ND @ item_ND[chosen_C].T
+        score_NC = score_NC.masked_fill(target_N[:, None] == candidate_C, -torch.inf)
+        return softmax((query_ND * item_ND).sum(dim=1), score_NC, log_expected_C)
 
     def _items(self, rows_N: Tensor) -> Tensor:
         vectors = self.features(rows_N)
