@@ -10,6 +10,7 @@ names what to install.
 """
 
 import argparse
+import itertools
 import math
 import os
 import time
@@ -22,8 +23,6 @@ from typing import Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LK_NUM_THREADS"):
     os.environ.setdefault(name, "1")
-
-import itertools
 
 import numpy as np  # noqa: E402 - the number of threads is set before anything starts some
 import polars as pl  # noqa: E402
