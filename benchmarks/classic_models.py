@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ from recloom.training import hardware, versions  # noqa: E402
 K = 10
 WHOLE = 100_000
 """A history length, number of neighbours or half-life so large that nothing is cut off or weighed less."""
+PLAIN_COSINE = {"shrinkage": 0.0, "half_life": float(WHOLE) ** 2, "max_length": WHOLE}
+"""Neighbours as the libraries compare them: no shrinkage, and old interactions count like new ones."""
 LIBRARIES = {"lenskit": "lenskit==2025.8.1", "implicit": "implicit==0.7.3", "scikit-learn": "scikit-learn"}
 FEW = 200
 """Users that the slow transcriptions are asked for."""
@@ -104,21 +107,17 @@ class Row:
 
     model: str
     other: str
-    ours: list[float]
-    theirs: list[float]
+    ours: float
+    theirs: float
     agree: float | None = None
     ratio: float | None = None
     note: str = ""
 
     def __str__(self) -> str:
-        def figures(values: list[float]) -> str:
-            return ", ".join(f"{value:.4f}" for value in values)
-
         agree = "" if self.agree is None else f"{100 * self.agree:.2f} %"
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         return (
-            f"| {self.model} | {self.other} | {figures(self.ours)} | {figures(self.theirs)} | {agree} | {ratio} |"
-            f" {self.note} |"
+            f"| {self.model} | {self.other} | {self.ours:.4f} | {self.theirs:.4f} | {agree} | {ratio} | {self.note} |"
         )
 
 
@@ -157,7 +156,7 @@ def compared(
         learned = TrainingData(data.dataset, data.split.full)
         ratio = timed(lambda: recommender.model.count(learned))[1] / seconds
     agree = float((lists == theirs).mean())
-    return Row(model, other, [data.ndcg(lists)], [data.ndcg(theirs)], agree, ratio, note)
+    return Row(model, other, data.ndcg(lists), data.ndcg(theirs), agree, ratio, note)
 
 
 # LensKit
@@ -188,18 +187,21 @@ def lenskit_rows(data: Data, model: str) -> Iterator[Row]:
     from lenskit.knn import EASEScorer, ItemKNNScorer, UserKNNScorer
 
     if model == "popular":
-        yield compared(data, model, "LensKit PopScorer", *lenskit_lists(data, PopScorer(score="count")))
+        lists, _ = lenskit_lists(data, PopScorer(score="count"))
+        yield compared(data, model, "LensKit PopScorer", lists)
     if model == "item-knn":
-        scorer = ItemKNNScorer(max_nbrs=WHOLE, save_nbrs=100, feedback="implicit")
-        lists, seconds = lenskit_lists(data, scorer)
-        options = {"shrinkage": 0.0, "half_life": float(WHOLE) ** 2, "max_length": WHOLE, "neighbours": 100}
-        yield compared(data, model, "LensKit ItemKNNScorer", lists, seconds, "no shrinkage, no half-life", **options)
+        for neighbours, note in ((WHOLE, "all neighbours"), (100, "100 neighbours")):
+            scorer = ItemKNNScorer(max_nbrs=WHOLE, save_nbrs=min(neighbours, data.num_items), feedback="implicit")
+            lists, seconds = lenskit_lists(data, scorer)
+            yield compared(
+                data, model, "LensKit ItemKNNScorer", lists, seconds, note, neighbours=neighbours, **PLAIN_COSINE
+            )
     if model == "user-knn":
-        options = {"shrinkage": 0.0, "half_life": float(WHOLE) ** 2, "max_length": WHOLE}
         for neighbours, note in ((WHOLE, "all neighbours"), (100, "100 neighbours: theirs for each item, ours in all")):
-            lists, seconds = lenskit_lists(data, UserKNNScorer(max_nbrs=neighbours, feedback="implicit"))
-            kept = {"neighbours": neighbours}
-            yield compared(data, model, "LensKit UserKNNScorer", lists, seconds, note, **options, **kept)
+            lists, _ = lenskit_lists(data, UserKNNScorer(max_nbrs=neighbours, feedback="implicit"))
+            yield compared(
+                data, model, "LensKit UserKNNScorer", lists, note=note, neighbours=neighbours, **PLAIN_COSINE
+            )
     if model == "ease":
         lists, seconds = lenskit_lists(data, EASEScorer(regularization=200.0), fill=False)
         yield compared(data, model, "LensKit EASEScorer", lists, seconds, max_length=WHOLE)
@@ -214,17 +216,21 @@ def implicit_rows(data: Data, model: str) -> Iterator[Row]:
     from implicit.nearest_neighbours import CosineRecommender
 
     def fit(library_model: Any) -> Any:
-        library_model.fit(data.taken, show_progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of a conversion of its own
+            library_model.fit(data.taken, show_progress=False)
         return library_model
 
     users = data.test.user_index
     if model == "item-knn":
-        # Each item is among its own neighbours there.
-        other, seconds = timed(lambda: fit(CosineRecommender(K=101)))
-        lists = np.stack([other.recommend(0, row, N=K)[0] for row in data.asked])
-        options = {"shrinkage": 0.0, "half_life": float(WHOLE) ** 2, "max_length": WHOLE, "neighbours": 100}
-        note = "no shrinkage, no half-life"
-        yield compared(data, model, "implicit CosineRecommender", lists, seconds, note, **options)
+        for neighbours, note in ((WHOLE, "all neighbours"), (100, "100 neighbours")):
+            # Each item is among its own neighbours there.
+            kept = min(neighbours, data.num_items) + 1
+            other, seconds = timed(lambda kept=kept: fit(CosineRecommender(K=kept)))
+            lists = np.stack([other.recommend(0, row, N=K)[0] for row in data.asked])
+            yield compared(
+                data, model, "implicit CosineRecommender", lists, seconds, note, neighbours=neighbours, **PLAIN_COSINE
+            )
     if model == "mf":
         options = {"factors": 64, "regularization": 0.01}
         other, seconds = timed(lambda: fit(AlternatingLeastSquares(alpha=10.0, random_state=0, **options)))
@@ -247,15 +253,13 @@ def implicit_rows(data: Data, model: str) -> Iterator[Row]:
 
 
 def transcribed_rows(data: Data, model: str) -> Iterator[Row]:
-    pairs = zip(data.histories, strict=True)
-    popularity = data.popularity
     if model == "popular-recent":
         since = data.log["time"].max() - 7 * 86_400
         recent = data.log.filter(pl.col("time") > since)["item"].to_list()
         counted = Counter(recent)
         scores = np.array([counted[item] for item in range(data.num_items + 1)], dtype=float)
-        order = np.lexsort((np.arange(len(scores)), -popularity, -scores))
-        lists = np.stack([order[~np.isin(order, [0, *history])][:K] for (history,) in pairs])
+        order = np.lexsort((np.arange(len(scores)), -data.popularity, -scores))
+        lists = np.stack([order[~np.isin(order, [0, *history])][:K] for history in data.histories])
         yield compared(data, model, "a count in polars", lists)
     if model == "item-knn":
         yield compared(data, model, "dense numpy", item_knn(data, 100, 10.0, 3.0, 100), note="defaults")
@@ -275,9 +279,11 @@ def transcribed_rows(data: Data, model: str) -> Iterator[Row]:
             yield compared(data, model, f"plain Python, {FEW} users", stan(data, newest), note=note)
     if model == "random":
         gain = sum(1 / math.log2(rank + 1) for rank in range(1, K + 1))
-        expected = float(np.mean([gain / (data.num_items - len(set(history))) for (history,) in pairs]))
-        seeds = [data.ndcg(ours(data, model, seed=seed)[1]) for seed in range(2)]
-        yield Row(model, "its expected value", seeds, [expected], note="seeds 0, 1")
+        expected = float(np.mean([gain / (data.num_items - len(set(history))) for history in data.histories]))
+        by_seed = [data.ndcg(ours(data, model, seed=seed)[1]) for seed in range(20)]
+        error = np.std(by_seed, ddof=1) / math.sqrt(len(by_seed))
+        note = f"mean of 20 seeds, standard error {error:.4f}"
+        yield Row(model, "its expected value", float(np.mean(by_seed)), expected, note=note)
 
 
 def half_lives(history: list[int], half_life: float, length: int) -> tuple[list[int], np.ndarray]:
@@ -412,7 +418,7 @@ def text_rows(data: Data, model: str) -> Iterator[Row]:
     if model == "content-tfidf" and any(texts):
         words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", sublinear_tf=True).fit_transform(texts)
         alike = np.pad(cosine_similarity(words), ((1, 0), (1, 0)))
-        yield compared(data, model, "scikit-learn cosine_similarity", text_lists(data, alike, mean=False))
+        yield compared(data, model, "scikit-learn cosine_similarity", text_lists(data, alike))
     if model == "content" and any(texts):
         tables = {"encoder": {"name": "hashing"}}
         vectors = ours(data, model, tables)[0].model.text_IE.double().numpy()
@@ -421,7 +427,7 @@ def text_rows(data: Data, model: str) -> Iterator[Row]:
         yield compared(data, model, "scikit-learn cosine_similarity", text_lists(data, alike), tables=tables)
 
 
-def text_lists(data: Data, alike: np.ndarray, mean: bool = True) -> np.ndarray:
+def text_lists(data: Data, alike: np.ndarray) -> np.ndarray:
     lists = []
     for history in data.histories:
         newest, weights = half_lives(history, 5.0, 20)
@@ -432,26 +438,38 @@ def text_lists(data: Data, alike: np.ndarray, mean: bool = True) -> np.ndarray:
 # Networks
 
 
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 
 
 def network_rows(data: Data, model: str) -> Iterator[Row]:
-    train = {"ncf": plain_ncf, "two-tower": plain_two_tower}.get(model)
-    if train is None:
-        return
-    options = {"max_length": 50} if model == "two-tower" else {}
-    left: list[float] = []
-    right: list[float] = []
+    if model == "ncf":
+        yield trained(data, model, "plain torch", plain_ncf)
+    if model == "two-tower":
+        note = "whole softmax in place of the batch's items"
+        yield trained(data, model, "plain torch", plain_two_tower, f"theirs: {note}", max_length=50)
+
+
+def trained(data: Data, model: str, other: str, train: Callable, note: str = "", **options: Any) -> Row:
+    """Train both sides with some seeds, and take each user's mean over them."""
+    target_B = data.dataset.item_index[data.test.target]
+    sides: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     seconds = [0.0, 0.0]
     for seed in SEEDS:
         recommender, lists = ours(data, model, {"training": {"seed": seed}}, **options)
-        left.append(data.ndcg(lists))
         seconds[0] += recommender.run.seconds["train"]
         began = time.perf_counter()
-        right.append(data.ndcg(train(data, seed)))
+        both = lists, train(data, seed)
         seconds[1] += time.perf_counter() - began
-    ratio = seconds[0] / seconds[1]
-    yield Row(model, "plain torch", left, right, ratio=ratio, note=f"seeds {', '.join(map(str, SEEDS))}")
+        for side, items in zip(sides, both, strict=True):
+            side.append(metric_values(items, target_B, [K])[f"NDCG@{K}"])
+    difference_B = np.mean(sides[0], axis=0) - np.mean(sides[1], axis=0)
+    around = 1.96 * difference_B.std(ddof=1) / math.sqrt(len(difference_B))
+    spread = [", ".join(f"{values.mean():.4f}" for values in side) for side in sides]
+    said = (
+        f"means of {len(SEEDS)} seeds ({spread[0]}; {spread[1]}); difference {difference_B.mean():+.4f} ± {around:.4f}"
+    )
+    means = [float(np.mean(side)) for side in sides]
+    return Row(model, other, *means, ratio=seconds[0] / seconds[1], note="; ".join(filter(None, [note, said])))
 
 
 def stopped_early(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recloom.cli import main
+from recloom.cli.console import console
 
 WORDS = ["red", "blue", "green", "old", "new", "small", "large", "wooden", "steel", "paper"]
 THINGS = ["lamp", "chair", "table", "knife", "pan", "book"]
@@ -17,7 +18,7 @@ def run(monkeypatch, capsys):
 
     def type_in(*words: object):
         monkeypatch.setattr("sys.argv", ["recloom", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(console, "_width", 200)
         code = 0
         try:
             main()

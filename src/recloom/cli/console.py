@@ -1,5 +1,6 @@
 """What every command shares: where it prints, how it shows progress, how it reads options that are written short."""
 
+import os
 import re
 import sys
 import time
@@ -12,7 +13,9 @@ from rich.progress import Progress as Bar
 
 from recloom.errors import ConfigError
 
-console = Console(highlight=False)
+# What is piped or kept in a file has no width of its own; cells cut off at 80 columns would be no use there.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+console = Console(highlight=False, width=_WIDTH)
 """Results: standard output."""
 messages = Console(stderr=True, highlight=False)
 """Progress, warnings and errors: standard error."""
