@@ -18,6 +18,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,6 @@ WHOLE = 100_000
 PLAIN_COSINE = {"shrinkage": 0.0, "half_life": float(WHOLE) ** 2, "max_length": WHOLE}
 """Neighbours as the libraries compare them: no shrinkage, and old interactions count like new ones."""
 LIBRARIES = {"lenskit": "lenskit==2025.8.1", "implicit": "implicit==0.7.3", "scikit-learn": "scikit-learn"}
-FEW = 200
-"""Users that the slow transcriptions are asked for."""
 
 
 class Data:
@@ -79,7 +78,7 @@ class Data:
 
     def ndcg(self, items_BK: np.ndarray, cases: Any = None) -> float:
         cases = self.test if cases is None else cases
-        target_B = self.dataset.item_index[cases.target[: len(items_BK)]]
+        target_B = self.dataset.item_index[cases.target]
         return float(metric_values(items_BK, target_B, [K])[f"NDCG@{K}"].mean())
 
 
@@ -147,9 +146,8 @@ def compared(
     tables: dict | None = None,
     **options: Any,
 ) -> Row:
-    """Fit our model and hold its lists against the other's, which may be of the first users only."""
+    """Fit our model and hold its lists against the other's."""
     recommender, lists = ours(data, model, tables, **options)
-    lists = lists[: len(theirs)]
     ratio = None
     if seconds is not None:
         assert isinstance(recommender.model, CountedModel)
@@ -273,10 +271,10 @@ def transcribed_rows(data: Data, model: str) -> Iterator[Row]:
         yield compared(data, model, "a crosstab in polars", lists)
     if model == "vsknn":
         for idf, note in ((True, "rarity by interactions"), (False, "rarity of session-rec: 1 + by sessions")):
-            yield compared(data, model, f"plain Python, {FEW} users", vsknn(data, idf), note=note)
+            yield compared(data, model, "plain Python", vsknn(data, idf), note=note)
     if model == "stan":
         for newest, note in ((True, ""), (False, "distance from the shared item last in the neighbour")):
-            yield compared(data, model, f"plain Python, {FEW} users", stan(data, newest), note=note)
+            yield compared(data, model, "plain Python", stan(data, newest), note=note)
     if model == "random":
         gain = sum(1 / math.log2(rank + 1) for rank in range(1, K + 1))
         expected = float(np.mean([gain / (data.num_items - len(set(history))) for history in data.histories]))
@@ -352,7 +350,7 @@ def vsknn(data: Data, by_interactions: bool) -> np.ndarray:
         for item in items:
             sessions_of[item].add(session)
     lists = []
-    for history in data.histories[:FEW]:
+    for history in data.histories:
         current = history[-length:]
         position = {item: place for place, item in enumerate(current, 1)}
         possible = set().union(*(sessions_of[item] for item in current))
@@ -385,7 +383,7 @@ def stan(data: Data, from_newest_of_history: bool) -> np.ndarray:
         for item in items:
             sessions_of[item].add(session)
     lists = []
-    for history in data.histories[:FEW]:
+    for history in data.histories:
         current = history[-length:]
         place = {item: number for number, item in enumerate(current)}
         possible = set().union(*(sessions_of[item] for item in current))
@@ -445,8 +443,9 @@ def network_rows(data: Data, model: str) -> Iterator[Row]:
     if model == "ncf":
         yield trained(data, model, "plain torch", plain_ncf)
     if model == "two-tower":
-        note = "whole softmax in place of the batch's items"
-        yield trained(data, model, "plain torch", plain_two_tower, f"theirs: {note}", max_length=50)
+        for in_batch, note in ((True, "the same loss"), (False, "theirs: softmax over the whole catalogue")):
+            train = partial(plain_two_tower, in_batch=in_batch)
+            yield trained(data, model, "plain torch", train, note, max_length=50)
 
 
 def trained(data: Data, model: str, other: str, train: Callable, note: str = "", **options: Any) -> Row:
@@ -539,8 +538,11 @@ def plain_ncf(data: Data, seed: int, width: int = 32) -> np.ndarray:
     return stopped_early(network, data, epoch, score)
 
 
-def plain_two_tower(data: Data, seed: int, width: int = 64, length: int = 50) -> np.ndarray:
-    """A person is the mean of the newest items, cosine at temperature 0.1, softmax over the whole catalogue."""
+def plain_two_tower(data: Data, seed: int, in_batch: bool, width: int = 64, length: int = 50) -> np.ndarray:
+    """A person is the mean of the newest items; cosines at temperature 0.1; 1,024 interactions of anybody a step.
+
+    The softmax is over the batch's items, corrected for how often each is drawn, or over the whole catalogue.
+    """
     torch.manual_seed(seed)
     ids = nn.Embedding(data.num_items + 1, width, padding_idx=0)
     nn.init.normal_(ids.weight, std=width**-0.5)
@@ -551,6 +553,7 @@ def plain_two_tower(data: Data, seed: int, width: int = 64, length: int = 50) ->
     person, thing = tower(), tower()
     network = nn.ModuleList([ids, person, thing])
     seen = torch.from_numpy(data.popularity > 0)
+    log_share = torch.from_numpy(data.popularity / data.popularity.sum()).clamp_min(1e-9).log().float()
     before = [items[max(0, at - length) : at] for items in data.sequences.values() for at in range(1, len(items))]
     target_N = torch.tensor([item for items in data.sequences.values() for item in items[1:]])
 
@@ -564,7 +567,12 @@ def plain_two_tower(data: Data, seed: int, width: int = 64, length: int = 50) ->
 
     def epoch(optimizer: torch.optim.Optimizer) -> None:
         for batch in torch.randperm(len(before)).split(1_024):
-            loss = functional.cross_entropy(scores([before[number] for number in batch]), target_N[batch])
+            score, target = scores([before[number] for number in batch]), target_N[batch]
+            if in_batch:
+                is_other = (target[:, None] == target) & ~torch.eye(len(target), dtype=torch.bool)
+                score = (score[:, target] - log_share[target]).masked_fill(is_other, -1e9)
+                target = torch.arange(len(target))
+            loss = functional.cross_entropy(score, target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
