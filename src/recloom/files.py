@@ -1,10 +1,13 @@
-"""Writing so that nothing is lost: beside the target, then renamed into its place."""
+"""Writing so that nothing is lost: beside the target, then renamed into its place; and noticing what was damaged."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+CHECKSUMS = "SHA256SUMS"
 
 
 @contextmanager
@@ -44,6 +47,26 @@ def recover(folder: Path) -> None:
     """Put a folder back that a kill caught between the two renames of `replacing`."""
     if not folder.exists() and _previous(folder).exists():
         _previous(folder).rename(folder)
+
+
+def write_checksums(folder: Path) -> None:
+    """List the SHA-256 of every file of a folder in `SHA256SUMS`, as `sha256sum -c` reads it."""
+    lines = [f"{_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != CHECKSUMS]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def damaged_file(folder: Path) -> str | None:
+    """Return the first file of a folder that is not what `write_checksums` saw, or None."""
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        if not (folder / name).is_file() or _digest(folder / name) != digest:
+            return name
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _previous(target: Path) -> Path:

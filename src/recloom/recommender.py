@@ -43,7 +43,7 @@ from recloom.encoders import (
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
 from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
 from recloom.events import Source, read_interactions, read_items
-from recloom.files import recover, replacing
+from recloom.files import CHECKSUMS, damaged_file, recover, replacing, write_checksums
 from recloom.models import (
     MODELS,
     CountedModel,
@@ -70,7 +70,7 @@ from recloom.training import (
 )
 from recloom.version import __version__
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 USERS_AT_ONCE = 4_096
 REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")
 FEW_CASES = 30
@@ -408,15 +408,34 @@ class Recommender:
             )
         table = items if isinstance(items, pl.DataFrame) else read_items(items).table
         dataset = self.dataset.with_items(table)
-        vectors_IE = np.zeros((len(dataset.items) + 1, self.text.vectors_IE.shape[1]), dtype=np.float32)
-        vectors_IE[: len(self.text.vectors_IE)] = self.text.vectors_IE
         rows = dataset.items.indices_of(table["item_id"])
         texts = item_texts(dataset.item_table[(rows - 1).tolist()], self.config.encoder.template)
-        vectors_IE[rows] = self.text.read(texts)
+        return self._with_catalogue(dataset, rows, self.text.read(texts))
+
+    def with_room(self, spare: int) -> "Recommender":
+        """Return a recommender with rows for items to come, which `Model.read_items` fills; they follow the last item.
+
+        A model that reads no text has no use for them, and is returned as it is.
+        """
+        if self.text is None:
+            return self
+        # No log can spell such an id, so nobody asks for a row before it stands for something.
+        blank = pl.DataFrame({"item_id": [f"\0{number}" for number in range(spare)]}, schema={"item_id": pl.String})
+        no_text = np.zeros((spare, self.text.vectors_IE.shape[1]), dtype=np.float32)
+        rows = np.arange(spare) + len(self.dataset.items) + 1
+        return self._with_catalogue(self.dataset.with_items(blank), rows, no_text)
+
+    def _with_catalogue(self, dataset: Dataset, rows: np.ndarray, embedding_NE: np.ndarray) -> "Recommender":
+        """Return this recommender over a catalogue that has some rows more, or other ones."""
+        assert self.text is not None
+        size = len(dataset.items) + 1
+        vectors_IE = np.zeros((size, self.text.vectors_IE.shape[1]), dtype=np.float32)
+        vectors_IE[: len(self.text.vectors_IE)] = self.text.vectors_IE
+        vectors_IE[rows] = embedding_NE
         text = replace(self.text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
         model = MODELS[self.config.model_name](self.config.model, dataset, text)
         _load_rows(model, self.model.state_dict())
-        counts_I = np.zeros(len(dataset.items) + 1, dtype=self.counts_I.dtype)
+        counts_I = np.zeros(size, dtype=self.counts_I.dtype)
         counts_I[: len(self.counts_I)] = self.counts_I
         return Recommender(dataset, model, self.config, text, counts_I, self.run)
 
@@ -447,6 +466,7 @@ class Recommender:
                 text = {"vectors": torch.from_numpy(self.text.vectors_IE)}
                 save_file(text, beside / "item_text.safetensors")
             self.dataset.copy_to(beside)
+            write_checksums(beside)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Recommender":
@@ -477,6 +497,11 @@ class Recommender:
                 vectors = load_file(folder / "item_text.safetensors")["vectors"].numpy()
         except (SafetensorError, tomllib.TOMLDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise ArtifactError(f"the model in {folder} is damaged ({error}); fit it again") from None
+        if not (folder / CHECKSUMS).exists() or (damaged := damaged_file(folder)):
+            raise ArtifactError(
+                f"the model in {folder} is damaged: {damaged if (folder / CHECKSUMS).exists() else CHECKSUMS} is not"
+                " what was written; fit it again, or restore it"
+            )
         dataset = Dataset.open(folder)
         config = RunConfig.resolve(facts["model"], dataset, tables)
         text = None

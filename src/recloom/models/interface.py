@@ -107,6 +107,16 @@ class Model(nn.Module):
         """Whether the time and context in which the next item is asked for make a difference."""
         return False
 
+    def read_items(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
+        """Take what the language model makes of items that are new or say something else now.
+
+        What was learned stays as it is. A model that reads no text ignores it.
+
+        Args:
+            rows_N: Item indices.
+            embedding_NE: Their embeddings, all zero for an item without text.
+        """
+
     def can_answer(self, histories: Histories) -> np.ndarray:
         """Return for each history whether the model can say anything about it, shape (B,)."""
         return histories.length_B > 0
@@ -116,8 +126,8 @@ class VectorModel(Model):
     """A recommender as an inner-product search: the score of an item is its vector times the query."""
 
     @abstractmethod
-    def item_vectors(self) -> Tensor:
-        """Return one vector an item, shape (I, D), the padding row included."""
+    def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        """Return the vectors of some items, or of all with the padding row, shape (I, D)."""
 
     def similarity_vectors(self) -> Tensor:
         """Return what to compare items with each other by, shape (I, D): vectors without what popularity adds."""

@@ -97,6 +97,12 @@ class ItemVectors(nn.Module):
             is_known_I1 = vectors_ID.abs().amax(dim=1, keepdim=True) > 0
             self.ids.weight.copy_((vectors_ID - self.from_text(self.text_IF)) * is_known_I1)
 
+    @torch.no_grad()
+    def read(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
+        """Take other text embeddings for some items."""
+        if self.fusion != "id":
+            self.text_IF[rows_N] = self.whitening(embedding_NE.to(self.whitening.mean_E))
+
     def _regression(self, vectors_ID: Tensor) -> Tensor:
         """Return the linear map from text features to vectors with the least squared error, shape (D, F)."""
         known_I = (vectors_ID.abs().amax(dim=1) > 0) & (self.text_IF.abs().amax(dim=1) > 0)

@@ -94,9 +94,13 @@ class LMFusion(TrainedModel, VectorModel):
     def prepare(self, data: TrainingData) -> None:
         self.seen_I = torch.from_numpy(data.item_counts() > 0)
 
-    def item_vectors(self) -> Tensor:
+    def read_items(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
+        self.text_IE[rows_N] = embedding_NE.to(self.text_IE)
+
+    def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
         bias_I1 = self.to_scores.bias.masked_fill(~self.seen_I, -1e4)[:, None]
-        return torch.cat([self.to_scores.weight, bias_I1], dim=1)
+        vectors_ID = torch.cat([self.to_scores.weight, bias_I1], dim=1)
+        return vectors_ID if rows_N is None else vectors_ID[rows_N]
 
     def similarity_vectors(self) -> Tensor:
         return self.to_scores.weight

@@ -65,7 +65,7 @@ class Ranker:
 
     def __init__(self, model: Model) -> None:
         self.num_items = model.num_items
-        self._model = _copy_of(model).cpu().double().eval()
+        self._model = fixed_copy(model)
         with torch.no_grad():
             self._score = self._model.scorer()
 
@@ -124,12 +124,12 @@ class Ranker:
         return rankings
 
 
-def _copy_of(model: Model) -> Model:
-    """Copy what a model has learned; what it only refers to, such as the catalogue's text, is shared."""
+def fixed_copy(model: Model) -> Model:
+    """Copy a model in double precision, for answering; what it only refers to, such as the catalogue, is shared."""
     kept = ("_parameters", "_buffers", "_modules")
     referred = [v for module in model.modules() for name, v in vars(module).items() if name not in kept]
     shared = {id(value): value for value in referred if isinstance(value, Tensor | Dataset | ItemText)}
-    return copy.deepcopy(model, shared)
+    return copy.deepcopy(model, shared).cpu().double().eval()
 
 
 def top_k(score_BI: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -233,11 +233,19 @@ class Weave(TrainedModel, VectorModel):
         assert isinstance(other, Weave)
         self.prior.fit_like(other.prior)
 
-    def item_vectors(self) -> Tensor:
-        return torch.cat([self.similarity_vectors(), self.prior.features_IP], dim=1)
+    def read_items(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
+        for tower in self._towers:
+            tower.items.read(rows_N, embedding_NE)
+
+    def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        rows_N = torch.arange(self.num_items + 1, device=self.prior.features_IP.device) if rows_N is None else rows_N
+        return torch.cat([self._woven(rows_N), self.prior.features_IP[rows_N]], dim=1)
 
     def similarity_vectors(self) -> Tensor:
-        return torch.cat([tower.item_vectors() for tower in self._towers], dim=1)
+        return self._woven(torch.arange(self.num_items + 1, device=self.prior.features_IP.device))
+
+    def _woven(self, rows_N: Tensor) -> Tensor:
+        return torch.cat([tower.item_vectors(rows_N) for tower in self._towers], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
         query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
@@ -285,9 +293,9 @@ class Tower(nn.Module):
         self.to_behavior = nn.Linear(width, len(dataset.behavior.vocabulary) + 1) if config.behavior_loss else None
         self.to_gap = nn.Linear(width, GAP_BUCKETS) if config.time_loss else None
 
-    def item_vectors(self) -> Tensor:
-        """Return the vector of every item, shape (I, D)."""
-        return self._scaled(self.items(torch.arange(len(self.items.seen_I), device=self.items.seen_I.device)))
+    def item_vectors(self, rows_N: Tensor) -> Tensor:
+        """Return the vectors of some items, shape (N, D)."""
+        return self._scaled(self.items(rows_N))
 
     def queries(self, histories: Histories) -> Tensor:
         """Return what to hold against the item vectors for each history, shape (B, D)."""

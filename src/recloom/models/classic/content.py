@@ -55,15 +55,20 @@ class Content(CountedModel, VectorModel):
     def count(self, data: TrainingData) -> None:
         self.mean_E = self.text_IE[torch.from_numpy(data.item_counts() > 0)].mean(dim=0)
 
-    def item_vectors(self) -> Tensor:
-        has_text_I1 = self.text_IE.abs().amax(dim=1, keepdim=True) > 0
-        return torch.nn.functional.normalize((self.text_IE - self.mean_E) * has_text_I1, dim=1)
+    def read_items(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
+        self.text_IE[rows_N] = embedding_NE.to(self.text_IE)
+
+    def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        text_NE = self.text_IE if rows_N is None else self.text_IE[rows_N]
+        has_text_N1 = text_NE.abs().amax(dim=1, keepdim=True) > 0
+        return torch.nn.functional.normalize((text_NE - self.mean_E) * has_text_N1, dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
         item_index_BL = torch.from_numpy(histories.item_index_BL).long()
         steps_back_BL = torch.from_numpy(histories.length_B)[:, None] - 1 - torch.arange(item_index_BL.shape[1])
         weight_BL = torch.where(steps_back_BL >= 0, 0.5 ** (steps_back_BL / self.config.half_life), 0.0)
-        vectors_BLE = self.item_vectors()[item_index_BL]
+        rows, position_BL = torch.unique(item_index_BL, return_inverse=True)
+        vectors_BLE = self.item_vectors(rows)[position_BL]
         return torch.nn.functional.normalize((vectors_BLE * weight_BL[..., None].to(vectors_BLE)).sum(dim=1), dim=1)
 
 

@@ -97,8 +97,8 @@ class MF(CountedModel, VectorModel):
             covariance_DD.diagonal().add_(ridge)
             self.to_user_DD = torch.linalg.solve(covariance_DD, mean_UD.T @ users_UD[size_U > 0]).float()
 
-    def item_vectors(self) -> Tensor:
-        return self.items_ID
+    def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        return self.items_ID if rows_N is None else self.items_ID[rows_N]
 
     def queries(self, histories: Histories) -> Tensor:
         item_index_BL = torch.from_numpy(histories.item_index_BL).long()

@@ -39,8 +39,8 @@ class _ByCount(CountedModel, VectorModel):
         super().__init__(config, dataset, text)
         self.register_buffer("count_I", torch.zeros(len(dataset.items) + 1))
 
-    def item_vectors(self) -> Tensor:
-        return self.count_I[:, None]
+    def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        return (self.count_I if rows_N is None else self.count_I[rows_N])[:, None]
 
     def queries(self, histories: Histories) -> Tensor:
         return self.count_I.new_ones(len(histories), 1)

@@ -81,8 +81,11 @@ class TwoTower(TrainedModel, VectorModel):
         self.features.prepare(counts_I > 0)
         self._negatives = Negatives(counts_I, "in-batch", 0)
 
-    def item_vectors(self) -> Tensor:
-        return self._items(torch.arange(self.num_items + 1))
+    def read_items(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
+        self.features.read(rows_N, embedding_NE)
+
+    def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        return self._items(torch.arange(self.num_items + 1) if rows_N is None else rows_N)
 
     def queries(self, histories: Histories) -> Tensor:
         rows = np.arange(len(histories))

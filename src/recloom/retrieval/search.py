@@ -1,0 +1,210 @@
+"""Histories and the items that may be shown -> those with the highest scores, exactly as `Ranker` orders them.
+
+Shapes: B histories, I catalogue (with the padding row and spare rows), D width, C candidates.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recloom.dataset import Histories
+from recloom.models import Model, VectorModel
+from recloom.models.ranking import fixed_copy
+from recloom.retrieval.approximate import ApproximateIndex
+
+MARGIN = 32
+"""Candidates beyond those asked for: single precision may order the last of them otherwise than double."""
+FEW_ALLOWED = 20_000
+"""Up to so many items, all that are allowed are scored instead of asking the approximate index."""
+SINGLE_EPSILON = 2.0**-23
+
+
+class Hits:
+    """The items of one history in the order of their scores, found as far as they are asked for."""
+
+    def __init__(self, find: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> None:
+        self._find = find
+        self._found: tuple[np.ndarray, np.ndarray] | None = None
+        self._asked = 0
+
+    def best(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and scores of the best items, best first; fewer where no more may be shown."""
+        if self._found is None or count > self._asked:
+            self._found, self._asked = self._find(count), count
+        rows, scores = self._found
+        return rows[:count], scores[:count]
+
+
+class Search:
+    """A model with its weights fixed, asked for the best among the items that may be shown.
+
+    Scores are those of `Ranker`: computed in double precision and rounded to single, equal ones ordered by index. A
+    model of vectors finds its candidates in single precision and settles their order in double; a bound on the
+    rounding error tells when more candidates are needed, so that the list is the same.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = fixed_copy(model)
+        self.index: ApproximateIndex | None = None
+        with torch.no_grad():
+            if isinstance(self.model, VectorModel):
+                self._exact_ID = self.model.item_vectors().contiguous()
+                self._fast_ID = self._exact_ID.float()
+                self._longest = float(self._exact_ID.norm(dim=1).max())
+            else:
+                self._score = self.model.scorer()
+
+    @property
+    def vectors_ID(self) -> np.ndarray | None:
+        """Item vectors in single precision; None for a model that has none."""
+        return self._fast_ID.numpy() if isinstance(self.model, VectorModel) else None
+
+    def read_items(self, rows: Sequence[int], embedding_NE: np.ndarray) -> None:
+        """Take what the language model makes of new or changed items."""
+        rows_N = torch.tensor(rows)
+        with torch.no_grad():
+            self.model.read_items(rows_N, torch.from_numpy(embedding_NE))
+            if isinstance(self.model, VectorModel):
+                vectors_ND = self.model.item_vectors(rows_N)
+                self._exact_ID[rows_N], self._fast_ID[rows_N] = vectors_ND, vectors_ND.float()
+                self._longest = max(self._longest, float(vectors_ND.norm(dim=1).max()))
+        if self.index is not None:
+            self.index.outdate(rows)
+
+    def search(
+        self,
+        histories: Histories,
+        allowed_BI: Sequence[np.ndarray],
+        boosted_B: Sequence[tuple[np.ndarray, np.ndarray] | None],
+    ) -> list[Hits]:
+        """Begin to look for the best items of each history.
+
+        Args:
+            histories: None of them empty.
+            allowed_BI: Which items may be shown to each.
+            boosted_B: Rows whose scores are changed, and by how much.
+        """
+        with torch.no_grad():
+            if not isinstance(self.model, VectorModel):
+                score_BI = self._score(histories).float()
+                return [
+                    Hits(_scored(score_I, allowed_I, boosted))
+                    for score_I, allowed_I, boosted in zip(score_BI, allowed_BI, boosted_B, strict=True)
+                ]
+            query_BD = self.model.queries(histories)
+        return self.search_vectors(query_BD, allowed_BI, boosted_B)
+
+    def search_vectors(
+        self,
+        query_BD: Tensor,
+        allowed_BI: Sequence[np.ndarray],
+        boosted_B: Sequence[tuple[np.ndarray, np.ndarray] | None],
+    ) -> list[Hits]:
+        """Begin to look for the items whose vectors have the largest products with each query."""
+        fast_BD = query_BD.float()
+        if self.index is None:
+            score_BI = fast_BD @ self._fast_ID.T
+            return [
+                Hits(self._settled(query_BD[row], score_BI[row], allowed_BI[row], boosted_B[row]))
+                for row in range(len(query_BD))
+            ]
+        return [
+            Hits(self._approximate(query_BD[row], fast_BD[row], allowed_BI[row], boosted_B[row]))
+            for row in range(len(query_BD))
+        ]
+
+    def _settled(
+        self,
+        query_D: Tensor,
+        score_I: Tensor,
+        allowed_I: np.ndarray,
+        boosted: tuple[np.ndarray, np.ndarray] | None,
+        rows_I: np.ndarray | None = None,
+    ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        """Return the way to the best items when single-precision scores are there.
+
+        Args:
+            query_D: In double precision.
+            score_I: In single precision; changed in place.
+            allowed_I: Which may be shown.
+            boosted: Rows of the catalogue whose scores change.
+            rows_I: Rows of the catalogue that the scores belong to. None: all, in order.
+        """
+        change_I = None
+        if boosted is not None:
+            change_I = np.zeros(len(self._fast_ID), dtype=np.float32)
+            change_I[boosted[0]] = boosted[1]
+            score_I += torch.from_numpy(change_I if rows_I is None else change_I[rows_I])
+        score_I.masked_fill_(torch.from_numpy(~allowed_I), -torch.inf)
+        # Rounding errors of a product of D terms, twice as large as they can be.
+        width = len(query_D)
+        error = 2 * width * SINGLE_EPSILON * (float(query_D.norm()) * self._longest + 1.0)
+
+        def find(count: int) -> tuple[np.ndarray, np.ndarray]:
+            candidates = min(count + MARGIN, len(score_I))
+            while True:
+                rough_C, place_C = torch.topk(score_I, candidates)
+                found = int((rough_C > -torch.inf).sum())
+                place_C = place_C[:found]
+                rows_C = place_C.numpy() if rows_I is None else rows_I[place_C.numpy()]
+                exact_C = self._exact_ID[torch.from_numpy(rows_C)] @ query_D
+                if change_I is not None:
+                    exact_C += torch.from_numpy(change_I[rows_C])
+                scores_C = exact_C.float().numpy()
+                order = np.lexsort((rows_C, -scores_C))[:count]
+                is_settled = found < candidates or candidates == len(score_I) or (
+                    len(order) == count and scores_C[order[-1]] > float(rough_C[-1]) + error
+                )
+                if is_settled:
+                    return rows_C[order], scores_C[order]
+                candidates = min(4 * candidates, len(score_I))
+
+        return find
+
+    def _approximate(
+        self, query_D: Tensor, fast_D: Tensor, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None
+    ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        index = self.index
+        assert index is not None
+
+        def exactly(rows: np.ndarray) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+            score_I = self._fast_ID[torch.from_numpy(rows)] @ fast_D
+            return self._settled(query_D, score_I, np.ones(len(rows), dtype=bool), boosted, rows)
+
+        if np.count_nonzero(allowed_I) <= FEW_ALLOWED:
+            return exactly(np.flatnonzero(allowed_I))
+        # What the index does not know as it is now, and what is boosted, is looked at item by item.
+        is_beside_I = index.outdated_I.copy()
+        if boosted is not None:
+            is_beside_I[boosted[0]] = True
+        beside = np.flatnonzero(is_beside_I & allowed_I)
+        indexed_I = allowed_I & ~is_beside_I
+
+        def find(count: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = index.search(fast_D.numpy(), count + MARGIN, indexed_I)
+            if len(rows) < min(count, np.count_nonzero(indexed_I)):
+                return exactly(np.flatnonzero(allowed_I))(count)  # the lists it looked into hold too few of these
+            return exactly(np.concatenate([beside, rows]))(count)
+
+        return find
+
+
+def _scored(
+    score_I: Tensor, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Return the way to the best items of a model that scores all of them, in double precision rounded to single."""
+    scores = score_I.numpy()
+    if boosted is not None:
+        scores[boosted[0]] = (scores[boosted[0]].astype(np.float64) + boosted[1]).astype(np.float32)
+    scores = np.where(allowed_I, scores, -np.inf)
+
+    def find(count: int) -> tuple[np.ndarray, np.ndarray]:
+        count = min(count, len(scores))
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        rows = np.flatnonzero((scores >= least) & (scores > -np.inf))
+        rows = rows[np.lexsort((rows, -scores[rows]))[:count]]
+        return rows, scores[rows]
+
+    return find
