@@ -51,7 +51,7 @@ def recover(folder: Path) -> None:
 
 def write_checksums(folder: Path) -> None:
     """List the SHA-256 of every file of a folder in `SHA256SUMS`, as `sha256sum -c` reads it."""
-    lines = [f"{_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != CHECKSUMS]
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != CHECKSUMS]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -59,12 +59,13 @@ def damaged_file(folder: Path) -> str | None:
     """Return the first file of a folder that is not what `write_checksums` saw, or None."""
     for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
-        if not (folder / name).is_file() or _digest(folder / name) != digest:
+        if not (folder / name).is_file() or file_digest(folder / name) != digest:
             return name
     return None
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

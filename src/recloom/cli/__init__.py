@@ -5,7 +5,21 @@ import warnings
 
 import typer
 
-from recloom.cli import adapt, compare, datasets, demo, doctor, evaluate, fit, prepare, recommend, similar, tune
+from recloom.cli import (
+    adapt,
+    compare,
+    datasets,
+    demo,
+    doctor,
+    evaluate,
+    fit,
+    keys,
+    prepare,
+    recommend,
+    serve,
+    similar,
+    tune,
+)
 from recloom.cli.console import messages
 from recloom.errors import InputError, RecloomError
 
@@ -27,6 +41,8 @@ app.command("compare")(compare.compare_models)
 app.command("tune")(tune.tune)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(similar.similar)
+app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
 
 

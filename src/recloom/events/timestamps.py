@@ -95,3 +95,9 @@ def _fill_from_text(milliseconds: pl.Series, texts: pl.Series, formats: tuple[st
 
 def _as_struct(milliseconds: pl.Series, lacks_zone: pl.Series) -> pl.Series:
     return pl.DataFrame({MILLISECONDS: milliseconds, LACKS_ZONE: lacks_zone}).to_struct()
+
+
+def read_seconds(value: str | float) -> int | None:
+    """Read one time in any of the accepted forms as UTC seconds; None where it is none."""
+    milliseconds = read_times(pl.Series([value])).struct.field(MILLISECONDS)[0]
+    return None if milliseconds is None else int(milliseconds) // 1000

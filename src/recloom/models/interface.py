@@ -129,9 +129,9 @@ class VectorModel(Model):
     def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
         """Return the vectors of some items, or of all with the padding row, shape (I, D)."""
 
-    def similarity_vectors(self) -> Tensor:
-        """Return what to compare items with each other by, shape (I, D): vectors without what popularity adds."""
-        return self.item_vectors()
+    def similarity_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        """Return what to compare items with each other by: `item_vectors` without what popularity adds."""
+        return self.item_vectors(rows_N)
 
     @abstractmethod
     def queries(self, histories: Histories) -> Tensor:

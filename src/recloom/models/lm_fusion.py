@@ -102,8 +102,8 @@ class LMFusion(TrainedModel, VectorModel):
         vectors_ID = torch.cat([self.to_scores.weight, bias_I1], dim=1)
         return vectors_ID if rows_N is None else vectors_ID[rows_N]
 
-    def similarity_vectors(self) -> Tensor:
-        return self.to_scores.weight
+    def similarity_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        return self.to_scores.weight if rows_N is None else self.to_scores.weight[rows_N]
 
     def queries(self, histories: Histories) -> Tensor:
         query_BLD = self.step_queries(histories)

@@ -239,12 +239,10 @@ class Weave(TrainedModel, VectorModel):
 
     def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
         rows_N = torch.arange(self.num_items + 1, device=self.prior.features_IP.device) if rows_N is None else rows_N
-        return torch.cat([self._woven(rows_N), self.prior.features_IP[rows_N]], dim=1)
+        return torch.cat([self.similarity_vectors(rows_N), self.prior.features_IP[rows_N]], dim=1)
 
-    def similarity_vectors(self) -> Tensor:
-        return self._woven(torch.arange(self.num_items + 1, device=self.prior.features_IP.device))
-
-    def _woven(self, rows_N: Tensor) -> Tensor:
+    def similarity_vectors(self, rows_N: Tensor | None = None) -> Tensor:
+        rows_N = torch.arange(self.num_items + 1, device=self.prior.features_IP.device) if rows_N is None else rows_N
         return torch.cat([tower.item_vectors(rows_N) for tower in self._towers], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:

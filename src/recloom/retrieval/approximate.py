@@ -4,6 +4,7 @@ Shapes: I catalogue, D width, Q queries to measure with.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class ApproximateIndex:
             import faiss
         except ImportError:
             raise MissingExtraError("ann", "approximate search") from None
-        self._faiss = faiss
+        self._faiss: Any = faiss  # its own types do not tell what its Python wrappers accept
         num_items, width = vectors_ID.shape
         num_lists = max(1, int(np.sqrt(num_items)))
         quantizer = faiss.IndexFlatIP(width)

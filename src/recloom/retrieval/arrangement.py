@@ -34,7 +34,7 @@ def arrange(
         rules: What to obey beyond what is allowed.
         catalogue: What the items say.
         allowed_I: Which items may be shown: pinned ones among them only.
-        vectors_of: Vectors of some rows to compare items by; None where the model has none.
+        vectors_of: Vectors of length 1 to compare some rows by; None where the model has none.
 
     Source: Carbonell and Goldstein (1998), https://doi.org/10.1145/290941.291025
     """
@@ -71,13 +71,12 @@ def _diversified(
     vectors = vectors_of(np.concatenate([rows, np.array(above, dtype=rows.dtype)])) if rules.diversity else None
     if vectors is None or len(rows) == 0:
         return pairs
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    candidates, pinned = unit[: len(rows)], unit[len(rows) :]
+    candidates, pinned = vectors[: len(rows)], vectors[len(rows) :]
     span = max(float(scores.max() - scores.min()), 1e-9)
     relevance = (scores - scores.min()) / span
     nearest = (candidates @ pinned.T).max(axis=1, initial=0.0) if len(pinned) else np.zeros(len(rows))
     left = ~np.isin(rows, above)
-    ordered = []
+    ordered: list[tuple[int, float]] = []
     while left.any() and len(ordered) < k:
         value = np.where(left, (1 - rules.diversity) * relevance - rules.diversity * nearest, -np.inf)
         best = int(value.argmax())

@@ -146,6 +146,10 @@ class Catalogue:
         self._is_placed[list(rows)] = True
         self._touch()
 
+    def is_placed(self, row: int) -> bool:
+        """Whether the model knows where an item belongs."""
+        return bool(self._is_placed[row])
+
     def withdraw(self, item_id: str) -> None:
         """Never show an item again, until it is put anew."""
         if row := self.row_of(item_id):
@@ -331,7 +335,9 @@ def _checked(name: str, tests: Any) -> Mapping[str, Any]:
         raise ConfigError(f'the condition on {name} is {tests!r}; write it as {{"<": 100}} or {{"in": ["a", "b"]}}')
     for operator, wanted in tests.items():
         if operator not in OPERATORS:
-            raise ConfigError(f"the condition on {name} has the operator {operator!r}; there are: {', '.join(OPERATORS)}")
+            raise ConfigError(
+                f"the condition on {name} has the operator {operator!r}; there are: {', '.join(OPERATORS)}"
+            )
         if operator in ("in", "not in") and not isinstance(wanted, list | tuple):
             raise ConfigError(f"the condition {operator!r} on {name} wants a list, and got {wanted!r}")
     return tests

@@ -58,7 +58,7 @@ class Rules:
                 raise ConfigError(f"max_per of {name} is {most}; a list needs at least one item a value")
 
     def and_also(self, other: "Rules") -> "Rules":
-        """Return rules that hold both: what either forbids is forbidden, and the other's order of things comes first."""
+        """Return rules that hold both: what either forbids is forbidden, and the other's pins come first."""
         both = None
         if self.allow is not None or other.allow is not None:
             allowed = [set(rules.allow) for rules in (self, other) if rules.allow is not None]

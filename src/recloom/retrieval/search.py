@@ -29,6 +29,25 @@ class Hits:
         self._found: tuple[np.ndarray, np.ndarray] | None = None
         self._asked = 0
 
+    @classmethod
+    def of_scores(
+        cls, score_I: np.ndarray, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None
+    ) -> "Hits":
+        """Return the items in the order of scores that are all there, float32; equal ones by index."""
+        if boosted is not None:
+            score_I = score_I.copy()
+            score_I[boosted[0]] += boosted[1]
+        score_I = np.where(allowed_I, score_I, -np.inf)
+
+        def find(count: int) -> tuple[np.ndarray, np.ndarray]:
+            count = min(count, len(score_I))
+            least = np.partition(score_I, len(score_I) - count)[len(score_I) - count]
+            rows = np.flatnonzero((score_I >= least) & (score_I > -np.inf))
+            rows = rows[np.lexsort((rows, -score_I[rows]))[:count]]
+            return rows, score_I[rows]
+
+        return cls(find)
+
     def best(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and scores of the best items, best first; fewer where no more may be shown."""
         if self._found is None or count > self._asked:
@@ -57,9 +76,17 @@ class Search:
                 self._score = self.model.scorer()
 
     @property
-    def vectors_ID(self) -> np.ndarray | None:
+    def item_vectors(self) -> np.ndarray | None:
         """Item vectors in single precision; None for a model that has none."""
         return self._fast_ID.numpy() if isinstance(self.model, VectorModel) else None
+
+    def unit_vectors(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return vectors of length 1 to compare some items with each other by; None for a model that has none."""
+        if not isinstance(self.model, VectorModel):
+            return None
+        with torch.no_grad():
+            vectors_ND = self.model.similarity_vectors(torch.from_numpy(np.asarray(rows, dtype=np.int64)))
+            return torch.nn.functional.normalize(vectors_ND, dim=1).numpy()
 
     def read_items(self, rows: Sequence[int], embedding_NE: np.ndarray) -> None:
         """Take what the language model makes of new or changed items."""
@@ -90,7 +117,7 @@ class Search:
             if not isinstance(self.model, VectorModel):
                 score_BI = self._score(histories).float()
                 return [
-                    Hits(_scored(score_I, allowed_I, boosted))
+                    Hits.of_scores(score_I.numpy(), allowed_I, boosted)
                     for score_I, allowed_I, boosted in zip(score_BI, allowed_BI, boosted_B, strict=True)
                 ]
             query_BD = self.model.queries(histories)
@@ -154,8 +181,10 @@ class Search:
                     exact_C += torch.from_numpy(change_I[rows_C])
                 scores_C = exact_C.float().numpy()
                 order = np.lexsort((rows_C, -scores_C))[:count]
-                is_settled = found < candidates or candidates == len(score_I) or (
-                    len(order) == count and scores_C[order[-1]] > float(rough_C[-1]) + error
+                is_settled = (
+                    found < candidates
+                    or candidates == len(score_I)
+                    or (len(order) == count and scores_C[order[-1]] > float(rough_C[-1]) + error)
                 )
                 if is_settled:
                     return rows_C[order], scores_C[order]
@@ -184,27 +213,8 @@ class Search:
 
         def find(count: int) -> tuple[np.ndarray, np.ndarray]:
             rows = index.search(fast_D.numpy(), count + MARGIN, indexed_I)
-            if len(rows) < min(count, np.count_nonzero(indexed_I)):
+            if len(rows) < min(count, int(np.count_nonzero(indexed_I))):
                 return exactly(np.flatnonzero(allowed_I))(count)  # the lists it looked into hold too few of these
             return exactly(np.concatenate([beside, rows]))(count)
 
         return find
-
-
-def _scored(
-    score_I: Tensor, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None
-) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """Return the way to the best items of a model that scores all of them, in double precision rounded to single."""
-    scores = score_I.numpy()
-    if boosted is not None:
-        scores[boosted[0]] = (scores[boosted[0]].astype(np.float64) + boosted[1]).astype(np.float32)
-    scores = np.where(allowed_I, scores, -np.inf)
-
-    def find(count: int) -> tuple[np.ndarray, np.ndarray]:
-        count = min(count, len(scores))
-        least = np.partition(scores, len(scores) - count)[len(scores) - count]
-        rows = np.flatnonzero((scores >= least) & (scores > -np.inf))
-        rows = rows[np.lexsort((rows, -scores[rows]))[:count]]
-        return rows, scores[rows]
-
-    return find

@@ -1,0 +1,190 @@
+"""The JSON that goes in and out, with examples; the interface's own page at /docs is made from it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from recloom.events.timestamps import ACCEPTED, read_seconds
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Scalar = str | int | float | bool
+
+
+def _time(value: Any) -> Any:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        seconds = value if value is None or abs(value) < 10**11 else value // 1000
+    else:
+        seconds = read_seconds(value) if isinstance(value, str | float) else None
+        if seconds is None:
+            raise ValueError(f"{value!r} is no time; wanted {ACCEPTED}")
+    return seconds
+
+
+Time = Annotated[int, BeforeValidator(_time), Field(description=ACCEPTED, json_schema_extra={"examples": [1767225600]})]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class EventIn(BaseModel):
+    """One thing that somebody did; any further field is context, as in the log the model was fitted on."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [{"event_id": "e-1", "user_id": "1", "item_id": "1001", "behavior": "view", "device": "mobile"}]
+        },
+    )
+
+    event_id: Id | None = Field(None, description="The same id again counts once; one is made up where there is none")
+    user_id: Id | None = Field(None, description="Who it was")
+    session_id: Id | None = Field(
+        None, description="In place of user_id: somebody unknown, for as long as a session lasts"
+    )
+    item_id: Id
+    timestamp: Time | None = Field(None, description="When; now where nothing is said")
+    behavior: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "interaction"
+    recommendation_id: Id | None = Field(None, description="The list it came from, as the service numbered it")
+    value: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="What it was worth, as a price"
+    )
+
+
+class EventsIn(_Body):
+    """Events to keep."""
+
+    events: list[dict[str, Any]] = Field(
+        description="Each as `Event`; a bad one is rejected by itself",
+        json_schema_extra={
+            "items": {"$ref": "#/components/schemas/EventIn"},
+            "examples": [[{"event_id": "e-1", "user_id": "1", "item_id": "1001", "behavior": "view"}]],
+        },
+    )
+
+
+class Rejected(BaseModel):
+    """An event that was not kept."""
+
+    index: int
+    detail: str
+
+
+class EventsOut(BaseModel):
+    """Events that are on disk now, those that were there before included, and those that could not be kept."""
+
+    accepted: int
+    rejected: list[Rejected]
+
+
+class PastEvent(BaseModel):
+    """One interaction of a history that comes with the request; any further field is context."""
+
+    model_config = ConfigDict(extra="allow")
+
+    item_id: Id
+    timestamp: Time | None = None
+    behavior: Annotated[str, StringConstraints(max_length=64)] = ""
+
+
+class RecommendationsIn(_Body):
+    """Who wants to know what comes next: a user, a session, or any history at all."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"user_id": "1", "k": 5},
+                {"history": ["1001", "1002"], "k": 5, "filters": {"where": {"category": {"in": ["book"]}}}},
+            ]
+        },
+    )
+
+    user_id: Id | None = None
+    session_id: Id | None = None
+    history: list[Id | PastEvent] | None = Field(None, description="Oldest first; unknown items are skipped")
+    k: int = Field(10, ge=1)
+    context: dict[Annotated[str, StringConstraints(max_length=64)], Scalar] = Field(
+        default_factory=dict,
+        description="The situation, by column of the log; `timestamp` is now where nothing is said",
+    )
+    include_seen: bool | None = Field(None, description="Unset: as measured on the data")
+    filters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="allow, deny, where, max_per, diversity, pinned, boosts; added to the rules of the service",
+    )
+    explain: bool = False
+    model: Id | None = Field(None, description="Ask this model of the service; nothing is logged then")
+
+
+class Reason(BaseModel):
+    """Why an item is in a list: it is like one of the history, it is popular, or it is new."""
+
+    kind: Literal["like", "popular", "new"]
+    item_id: str | None = None
+    title: str | None = None
+    similarity: float | None = None
+
+
+class ItemOut(BaseModel):
+    """One place of a list."""
+
+    rank: int
+    item_id: str
+    score: float | None = Field(description="null for a pinned item")
+    title: str
+    reasons: list[Reason] | None = None
+
+
+class RecommendationsOut(BaseModel):
+    """A list, and where it came from."""
+
+    recommendation_id: str = Field(description="Send it back with the events that follow")
+    model: str = Field(description="Name and version of the model, as in default@3f2a")
+    variant: str | None = Field(description="The variant of the running experiment")
+    served_by: str = Field(description="The model's kind, or the fallback that answered: content or popular-recent")
+    unknown_items: int
+    items: list[ItemOut]
+
+
+class SimilarOut(BaseModel):
+    """The items nearest to one."""
+
+    model: str
+    items: list[ItemOut]
+
+
+class ItemState(BaseModel):
+    """What became of an item."""
+
+    item_id: str
+    status: Literal["accepted", "withdrawn"]
+
+
+class UserDeleted(BaseModel):
+    """What was removed of a person."""
+
+    events: int
+    recommendations: int
+
+
+class ModelIn(_Body):
+    """A model folder to serve under a name, or the same one anew."""
+
+    name: Id
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class Promotion(_Body):
+    """Which variant's model everybody gets from now on."""
+
+    variant: Id
+
+
+class Problem(BaseModel):
+    """What was wrong, as RFC 9457 spells it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str

@@ -1,0 +1,440 @@
+"""A fitted model, the catalogue as it is now, and what people did up to this moment -> ranked lists.
+
+Everything here is called by one thread, the engine's, but for loading.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from recloom.dataset import CategoryColumn, Dataset, Histories, Requests, Segments, context_value
+from recloom.encoders import item_texts, item_titles
+from recloom.errors import ConfigError, MissingExtraError, UnknownIdError
+from recloom.files import CHECKSUMS, file_digest
+from recloom.models import MODELS, CountedModel, TrainingData, VectorModel
+from recloom.recommender import Recommender
+from recloom.retrieval import ApproximateIndex, Catalogue, Hits, Rules, Search, arrange
+from recloom.serving.settings import Settings
+from recloom.serving.store import Event, ItemChange
+
+QUERIES_TO_MEASURE = 200
+"""Histories that the recall of an approximate index is measured with."""
+CONTENT, POPULAR = "content", "popular-recent"
+MOST_REASONS = 2
+LIKE_ENOUGH = 0.3
+"""Cosine from which on an item of the history is given as a reason."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One list that is wanted."""
+
+    k: int
+    events: Sequence[Event]
+    """What is known beside the log the model was fitted on, oldest first."""
+    user: str | None = None
+    """Whose history in that log counts too; None for nobody's."""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    include_seen: bool | None = None
+    rules: Rules = field(default_factory=Rules)
+    explain: bool = False
+    now: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One place of a list."""
+
+    item_id: str
+    score: float | None
+    """None for a pinned item."""
+    title: str
+    reasons: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list, and who made it."""
+
+    items: list[Shown]
+    served_by: str
+    unknown_items: int
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What one person did, in rows of the catalogue."""
+
+    rows: np.ndarray
+    times: np.ndarray
+    behaviors: np.ndarray
+    context: dict[str, np.ndarray]
+    disliked: list[int]
+    num_unknown: int
+    user_index: int
+
+
+class LiveModel:
+    """A model in service."""
+
+    def __init__(self, name: str, path: Path, settings: Settings) -> None:
+        """Load a model folder.
+
+        Raises:
+            ArtifactError: The folder holds no model, or a damaged one.
+        """
+        self.name, self.path = name, path
+        recommender = Recommender.load(path)
+        self.version = file_digest(path / CHECKSUMS)[:12]
+        self.settings = settings
+        fitted = len(recommender.dataset.items)
+        self.recommender = recommender.with_room(settings.service.room)
+        self.dataset: Dataset = self.recommender.dataset
+        self.text = self.recommender.text
+        room = len(self.dataset.items) - fitted
+        self.catalogue = Catalogue(recommender.dataset.item_table, recommender.titles, room, settings.availability)
+        self.search = Search(self.recommender.model)
+        self._content: Search | None = None
+        self._popularity_I = self._fitted_popularity()
+        self._usual_behavior = int(np.bincount(self.dataset.behavior.values, minlength=2).argmax())
+        self.loaded = time.time()
+        if fitted >= settings.service.approximate_from:
+            self._build_index()
+
+    @property
+    def kind(self) -> str:
+        """The model's name in the library, such as `weave`."""
+        return self.recommender.config.model_name
+
+    def facts(self) -> dict[str, Any]:
+        """Return what people may want to know of the model."""
+        index = self.search.index
+        return {
+            "name": self.name,
+            "model": self.kind,
+            "version": self.version,
+            "items": len(self.catalogue),
+            "room": self.catalogue.room,
+            "loaded": int(self.loaded),
+            "fitted_on": self.recommender.run.dataset,
+            "validation_ndcg_at_10": self.recommender.run.validation_ndcg_at_10,
+            "search": "exact" if index is None else "approximate",
+            "index_recall": None if index is None else round(index.recall, 4),
+        }
+
+    # Items
+
+    def read(self, changes: Sequence[ItemChange]) -> dict[int, str]:
+        """Take over changes of items; return the texts that the language model still has to read, by row."""
+        texts = {}
+        for change in changes:
+            row = self.catalogue.row_of(change.item_id)
+            if change.is_withdrawn:
+                self.catalogue.withdraw(change.item_id)
+            elif row or self.catalogue.room:
+                before = self._text_of(row) if row else None
+                row = self.catalogue.put(change.item_id, change.columns, _title_of(change))
+                text = self._text_of(row)
+                if text != before or not self.catalogue.is_placed(row):
+                    texts[row] = text
+        return texts
+
+    def needs_room(self, changes: Sequence[ItemChange]) -> bool:
+        """Whether more items come than there is room for."""
+        new = {change.item_id for change in changes if not change.is_withdrawn}
+        new = {id_ for id_ in new if not self.catalogue.row_of(id_)}
+        return self.text is not None and len(new) > self.catalogue.room
+
+    def encode(self, texts: Mapping[int, str]) -> dict[int, np.ndarray]:
+        """Have the language model read texts; takes its time, and may be called by another thread."""
+        if self.text is None or not texts:
+            return {}
+        return dict(zip(texts, self.text.read(list(texts.values())), strict=True))
+
+    def place(self, embeddings: Mapping[int, np.ndarray]) -> None:
+        """Take what the language model made of some items, and let them be shown."""
+        rows = list(embeddings)
+        if rows:
+            self.search.read_items(rows, np.stack(list(embeddings.values())))
+            if self._content is not None:
+                self._content.read_items(rows, np.stack(list(embeddings.values())))
+            self.catalogue.place(rows)
+
+    def _text_of(self, row: int) -> str:
+        values = {name: [value] for name, value in self.catalogue.values_of(row).items()}
+        table = pl.DataFrame({"item_id": [self.catalogue.ids[row]], **values})
+        return item_texts(table, self.recommender.config.encoder.template)[0]
+
+    def take_popularity(self, count_by_item: Mapping[str, float]) -> None:
+        """Let the popular list follow what people do now; what they did before decides where nobody does anything."""
+        popularity_I = self._fitted_popularity()
+        popularity_I /= popularity_I.max() + 1
+        for item, count in count_by_item.items():
+            popularity_I[self.catalogue.row_of(item)] += count
+        self._popularity_I = popularity_I
+
+    def _fitted_popularity(self) -> np.ndarray:
+        popularity_I = np.zeros(self.catalogue.size if hasattr(self, "catalogue") else 0, dtype=np.float32)
+        everything = Segments(self.dataset.user_offsets[:-1], self.dataset.user_offsets[1:])
+        data = TrainingData(self.dataset, everything)
+        counts_I, recent_I = data.item_counts(), data.item_counts(self.settings.service.popular_days)
+        popularity_I[: len(counts_I)] = recent_I + counts_I / (counts_I.max(initial=0) + 1)
+        return popularity_I
+
+    # Lists
+
+    def answer(self, asks: Sequence[Ask], *, ask_model: bool = True) -> list[Answer]:
+        """Return the list of each ask: by the model, else by content, else by what is popular now.
+
+        Args:
+            asks: Each of them checked beforehand (`check`).
+            ask_model: False to do without the model, which has failed.
+        """
+        pasts = [self._past(ask) for ask in asks]
+        allowed = [self._allowed(ask, past) for ask, past in zip(asks, pasts, strict=True)]
+        boosted = [ask.rules.boosted(self.catalogue) for ask in asks]
+        histories = self._histories(asks, pasts)
+        hits: list[Hits | None] = [None] * len(asks)
+        served_by = [POPULAR] * len(asks)
+        has_past = histories.length_B > 0
+        can_answer = np.zeros(len(asks), dtype=bool)
+        if ask_model and has_past.any():
+            can_answer[has_past] = self.recommender.model.can_answer(histories.rows(np.flatnonzero(has_past)))
+        for rows, search, name in (
+            (np.flatnonzero(can_answer), lambda: self.search, self.kind),
+            (np.flatnonzero(has_past & ~can_answer), self._by_content, CONTENT),
+        ):
+            found_by = search() if len(rows) else None
+            if found_by is not None:
+                found = found_by.search(
+                    histories.rows(rows), [allowed[row] for row in rows], [boosted[row] for row in rows]
+                )
+                for row, hit in zip(rows.tolist(), found, strict=True):
+                    hits[row], served_by[row] = hit, name
+        answers = []
+        for place, (ask, past) in enumerate(zip(asks, pasts, strict=True)):
+            hit = hits[place] or self._popular(allowed[place], boosted[place])
+            shown, scores = arrange(hit, ask.k, ask.rules, self.catalogue, allowed[place], self.search.unit_vectors)
+            items = [
+                Shown(
+                    self.catalogue.ids[item],
+                    None if np.isinf(score) else float(score),
+                    self.catalogue.titles[item],
+                    self._reasons(item, past) if ask.explain else [],
+                )
+                for item, score in zip(shown.tolist(), scores.tolist(), strict=True)
+            ]
+            answers.append(Answer(items, served_by[place], past.num_unknown))
+        return answers
+
+    def check(self, ask: Ask) -> None:
+        """Make sure that an ask can be understood.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        if ask.rules.where:
+            self.catalogue.mask(ask.rules.where)
+        for boost in ask.rules.boosts:
+            self.catalogue.mask(boost.where)
+        for name in ask.rules.max_per:
+            self.catalogue.column(name)
+        columns = self.dataset.context
+        if unknown := sorted(set(ask.context) - {*columns, "timestamp"}):
+            raise ConfigError(f"unknown context {', '.join(unknown)}; there are: {', '.join(['timestamp', *columns])}")
+        for name, column in columns.items():
+            context_value(column, ask.context.get(name))
+
+    def similar(self, item_id: str, k: int, rules: Rules, now: float) -> list[Shown]:
+        """Return the items nearest to one, as far as they may be shown.
+
+        Raises:
+            UnknownIdError: Nobody knows the item, or it may not be shown.
+        """
+        row = self.catalogue.row_of(item_id)
+        if not row or not self.catalogue.open_mask(now)[row]:
+            raise UnknownIdError(f"item {item_id!r} is not among the {len(self.catalogue):,} items of the catalogue")
+        allowed_I = rules.allowed_mask(self.catalogue, now)
+        allowed_I[row] = False
+        with torch.no_grad():
+            alike_I = self.search.model.similarity(row).float().numpy()
+        alike_I = np.where(allowed_I, alike_I, -np.inf)
+        best = np.lexsort((np.arange(len(alike_I)), -alike_I))[:k]
+        return [
+            Shown(self.catalogue.ids[item], float(alike_I[item]), self.catalogue.titles[item], [])
+            for item in best.tolist()
+            if alike_I[item] > -np.inf
+        ]
+
+    def find(self, words: str, most: int, now: float) -> list[int]:
+        """Return rows of items whose title or id holds all the words, the popular ones first."""
+        wanted = words.casefold().split()
+        is_open_I = self.catalogue.open_mask(now)
+        found = [
+            row
+            for row, title in enumerate(self.catalogue.titles)
+            if row
+            and is_open_I[row]
+            and all(word in f"{title} {self.catalogue.ids[row]}".casefold() for word in wanted)
+        ]
+        return sorted(found, key=lambda row: -self._popularity_I[row])[:most]
+
+    def popular_rows(self, most: int, now: float) -> np.ndarray:
+        """Return the rows of what is popular now."""
+        return self._popular(Rules().allowed_mask(self.catalogue, now), None).best(most)[0]
+
+    # Parts
+
+    def _allowed(self, ask: Ask, past: _Past) -> np.ndarray:
+        allowed_I = ask.rules.allowed_mask(self.catalogue, ask.now)
+        include = self.recommender.config.include_seen if ask.include_seen is None else ask.include_seen
+        if not include:
+            allowed_I[past.rows] = False
+        allowed_I[past.disliked] = False
+        return allowed_I
+
+    def _past(self, ask: Ask) -> _Past:
+        """Join what the log knows of somebody with what happened since."""
+        dataset = self.dataset
+        user = dataset.users.index_of(ask.user) if ask.user is not None else 0
+        logged = slice(int(dataset.user_offsets[user]), int(dataset.user_offsets[user + 1])) if user else slice(0, 0)
+        rows, times = dataset.item_index[logged], dataset.timestamp[logged]
+        weights = self.settings.behaviors
+        newest = int(times[-1]) if len(times) else 0
+        known = set(zip(rows.tolist(), times.tolist(), strict=True)) if ask.events and len(times) else set()
+        kept: list[tuple[int, Event]] = []
+        disliked, num_unknown = [], 0
+        for event in ask.events:
+            row = self.catalogue.row_of(event.item_id)
+            weight = weights.get(event.behavior, 1.0)
+            if not row:
+                num_unknown += 1
+            elif weight < 0:
+                disliked.append(row)
+            elif weight > 0 and (row, event.timestamp) not in known:
+                kept.append((row, event))
+        behaviors = dataset.behavior.values[logged]
+        context = {name: column.values[logged] for name, column in dataset.context.items()}
+        if kept:
+            # A time left out is taken for the one before, so that it adds no gap.
+            live_times = np.maximum.accumulate([event.timestamp for _, event in kept])
+            vocabulary = dataset.behavior.vocabulary
+            live_behaviors = [vocabulary.index_of(event.behavior) or self._usual_behavior for _, event in kept]
+            rows = np.concatenate([rows, np.array([row for row, _ in kept], dtype=rows.dtype)])
+            behaviors = np.concatenate([behaviors, np.array(live_behaviors, dtype=behaviors.dtype)])
+            for name, column in dataset.context.items():
+                values = [_lenient_value(column, event.context.get(name)) for _, event in kept]
+                context[name] = np.concatenate([context[name], np.array(values, dtype=column.values.dtype)])
+            times = np.concatenate([times, live_times])
+            if live_times[0] < newest:
+                order = np.argsort(times, kind="stable")
+                rows, times, behaviors = rows[order], times[order], behaviors[order]
+                context = {name: values[order] for name, values in context.items()}
+        return _Past(rows, times, behaviors, context, disliked, num_unknown, user)
+
+    def _histories(self, asks: Sequence[Ask], pasts: Sequence[_Past]) -> Histories:
+        longest_read = self.recommender.model.max_length
+        length_B = np.array([min(len(past.rows), longest_read) for past in pasts], dtype=np.int64)
+        shape = (len(pasts), int(length_B.max(initial=0)))
+        item_BL, behavior_BL = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        time_BL = np.zeros(shape, np.int64)
+        columns = self.dataset.context
+        context_BL = {name: np.zeros(shape, column.values.dtype) for name, column in columns.items()}
+        for row, (past, length) in enumerate(zip(pasts, length_B.tolist(), strict=True)):
+            if length:
+                item_BL[row, :length] = past.rows[-length:]
+                behavior_BL[row, :length] = past.behaviors[-length:]
+                time_BL[row, :length] = past.times[-length:]
+                for name, values_BL in context_BL.items():
+                    values_BL[row, :length] = past.context[name][-length:]
+        end_B = np.cumsum([len(past.rows) for past in pasts])
+        request = Requests(
+            np.array([int(float(ask.context.get("timestamp") or ask.now)) for ask in asks], dtype=np.int64),
+            {
+                name: np.array([context_value(column, ask.context.get(name)) for ask in asks], column.values.dtype)
+                for name, column in columns.items()
+            },
+        )
+        return Histories(
+            item_BL,
+            time_BL,
+            behavior_BL,
+            context_BL,
+            length_B,
+            np.array([past.user_index for past in pasts], dtype=np.int64),
+            request,
+            np.concatenate([past.rows for past in pasts]),
+            np.concatenate([[0], end_B[:-1]]).astype(np.int64),
+            end_B.astype(np.int64),
+        )
+
+    def _by_content(self) -> Search | None:
+        if self._content is None and self.text is not None:
+            content = MODELS[CONTENT](MODELS[CONTENT].Config(), self.dataset, self.text)
+            assert isinstance(content, CountedModel)
+            everything = Segments(self.dataset.user_offsets[:-1], self.dataset.user_offsets[1:])
+            content.count(TrainingData(self.dataset, everything))
+            self._content = Search(content)
+        return self._content
+
+    def _popular(self, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None) -> Hits:
+        return Hits.of_scores(np.log1p(self._popularity_I), allowed_I, boosted)
+
+    def _reasons(self, item: int, past: _Past) -> list[dict[str, Any]]:
+        """Say which items of the history an item is most like, in the model's own vectors."""
+        rows = np.unique(past.rows[-self.recommender.model.max_length :])
+        rows = rows[rows != item]
+        unit = self.search.unit_vectors(np.concatenate([[item], rows])) if len(rows) else None
+        reasons: list[dict[str, Any]] = []
+        if unit is not None:
+            alike = unit[1:] @ unit[0]
+            for place in np.argsort(-alike, kind="stable")[:MOST_REASONS]:
+                if alike[place] >= LIKE_ENOUGH:
+                    because = int(rows[place])
+                    reasons.append(
+                        {
+                            "kind": "like",
+                            "item_id": self.catalogue.ids[because],
+                            "title": self.catalogue.titles[because],
+                            "similarity": round(float(alike[place]), 3),
+                        }
+                    )
+        if not reasons:
+            reasons.append({"kind": "popular"} if self._popularity_I[item] > 0 else {"kind": "new"})
+        return reasons
+
+    def _build_index(self) -> None:
+        """Build the approximate index, with the newest queries of some people to measure it."""
+        model = self.search.model
+        if not isinstance(model, VectorModel):
+            return
+        users = np.flatnonzero(np.diff(self.dataset.user_offsets) > 0)
+        chosen = np.random.default_rng(0).permutation(users)[:QUERIES_TO_MEASURE]
+        asks = [Ask(1, (), user=self.dataset.users.id_of(int(user)), now=self.loaded) for user in chosen if user]
+        with torch.no_grad():
+            queries = model.queries(self._histories(asks, [self._past(ask) for ask in asks])).float().numpy()
+        vectors = self.search.item_vectors
+        assert vectors is not None
+        try:
+            self.search.index = ApproximateIndex(vectors, queries, self.settings.service.approximate_recall)
+        except MissingExtraError:
+            return  # exact search serves as well, only slower
+        self.search.index.outdate(range(len(self.catalogue.ids), self.catalogue.size))
+
+
+def _title_of(change: ItemChange) -> str:
+    values = {name: [value] for name, value in change.columns.items()}
+    return item_titles(pl.DataFrame({"item_id": [change.item_id], **values}))[0]
+
+
+def _lenient_value(column: Any, value: Any) -> float:
+    """Return the code or number of an event's context; unknown where it does not fit, since the event has happened."""
+    if not isinstance(column, CategoryColumn) and isinstance(value, str):
+        value = None
+    return context_value(column, value)

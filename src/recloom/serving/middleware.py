@@ -1,0 +1,93 @@
+"""What happens to every request before and after its handler: limits, headers, counting, one line of log."""
+
+import logging
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recloom.serving import metrics
+from recloom.serving.problems import problem
+
+log = logging.getLogger("recloom.serving.requests")
+SECURITY_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'self'; img-src 'self' https: data:; frame-ancestors 'none';"
+    b" base-uri 'none'; form-action 'self'",
+    b"cache-control": b"no-store",
+}
+QUIET = ("/healthz", "/readyz", "/metrics")
+
+
+class Guard:
+    """Refuses bodies that are too large, adds security headers, and counts and logs every request.
+
+    The log holds the route as it is declared, never the address that was asked, which may name a person.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app, self._max_body_bytes = app, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status, has_begun = 500, False
+
+        async def send_on(message: Message) -> None:
+            nonlocal status, has_begun
+            if message["type"] == "http.response.start":
+                status, has_begun = message["status"], True
+                headers = message.setdefault("headers", [])
+                present = {name for name, _ in headers}
+                headers.extend((name, value) for name, value in SECURITY_HEADERS.items() if name not in present)
+            await send(message)
+
+        limited = _Limited(receive, self._max_body_bytes)
+        try:
+            if _declared_length(scope) > self._max_body_bytes:
+                raise _TooLargeError
+            await self._app(scope, limited, send_on)
+        except _TooLargeError:
+            if not has_begun:
+                detail = f"the body is larger than {self._max_body_bytes:,} bytes; send it in parts"
+                await problem(413, detail)(scope, receive, send_on)
+        finally:
+            self._account(scope, status, time.perf_counter() - began)
+
+    def _account(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        metrics.request_seconds.labels(route, str(status)).observe(seconds)
+        if route not in QUIET:
+            log.info("request", extra={"method": scope["method"], "route": route, "status": status,
+                                       "milliseconds": round(seconds * 1000, 2)})  # fmt: skip
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class _Limited:
+    """A body that may only be so long, whatever its header says."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._left = receive, most
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _TooLargeError
+        return message
+
+
+def _declared_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0

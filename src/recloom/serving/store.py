@@ -1,0 +1,426 @@
+"""Everything a service has to remember, behind questions and commands in its own words.
+
+Reading is direct. Events and exposures are written by one thread that commits whatever waits as one transaction, so
+that many small requests share one write to the disk.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import delete, func, insert, or_, select, update
+
+from recloom.serving import database as tables
+from recloom.serving.database import REVISION, Database, DatabaseError
+
+MOST_EVENTS = 10_000
+"""Newest live events of a person that are read."""
+MOST_WRITTEN = 2_000
+"""Rows written in one transaction."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that somebody did, as it is stored."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    timestamp: int
+    behavior: str
+    value: float | None = None
+    recommendation_id: str | None = None
+    context: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One list that somebody was shown, or that a shadow would have shown."""
+
+    recommendation_id: str
+    user_id: str | None
+    served: int
+    experiment: str | None
+    variant: str | None
+    is_shadow: bool
+    model: str
+    version: str
+    served_by: str
+    item_ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """What became of an item at run time."""
+
+    item_id: str
+    columns: Mapping[str, Any]
+    is_withdrawn: bool
+    revision: int
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every instance has to know before it answers, as of one revision."""
+
+    revision: int
+    forgotten: frozenset[str]
+    keys: Mapping[str, tuple[str, str]]
+    """Role and name of a key by its digest."""
+    experiments: Sequence[Mapping[str, Any]]
+    """The newest first: `definition`, `started`, `stopped`, `promoted`."""
+    models: Mapping[str, tuple[str, str]]
+    """Path and version of each model by name."""
+    items: Sequence[ItemChange]
+    """Items changed since the revision that was asked about."""
+
+
+class QueueFullError(Exception):
+    """More is waiting to be written than the service wants to hold."""
+
+
+class Store:
+    """The memory of a service."""
+
+    def __init__(self, database: Database, *, queue: int = 20_000, attribution_seconds: float = 86_400.0) -> None:
+        self.database = database
+        self._attribution = int(attribution_seconds)
+        self._queue_limit = queue
+        self._waiting: deque[_Job] = deque()
+        self._num_waiting = 0
+        self._wake = threading.Condition()
+        self._stopped = False
+        self._salt = database.secret("salt", secrets.token_hex(16)).encode()
+        self._writer = threading.Thread(target=self._write_forever, name="recloom-writer", daemon=True)
+        self._writer.start()
+
+    # Events and exposures
+
+    def add(self, events: Sequence[Event], exposures: Sequence[Exposure] = ()) -> "Future[None]":
+        """Have events and exposures written; the future is done when they are on disk.
+
+        Raises:
+            QueueFullError: Too much is waiting already.
+        """
+        job = _Job(events, exposures)
+        with self._wake:
+            if self._stopped:
+                raise QueueFullError
+            if self._num_waiting + job.size > self._queue_limit:
+                raise QueueFullError
+            self._waiting.append(job)
+            self._num_waiting += job.size
+            self._wake.notify()
+        return job.done
+
+    @property
+    def num_waiting(self) -> int:
+        """Events and exposures that wait to be written."""
+        return self._num_waiting
+
+    def histories(self, user_ids: Iterable[str]) -> dict[str, list[Event]]:
+        """Return the live events of some people, each oldest first, the newest `MOST_EVENTS` of them."""
+        wanted = sorted(set(user_ids))
+        found: dict[str, list[Event]] = {user: [] for user in wanted}
+        if not wanted:
+            return found
+        table = tables.events.c
+        columns = (table.user_id, table.item_id, table.timestamp, table.behavior, table.context)
+        newest = (
+            select(*columns)
+            .where(table.user_id.in_(wanted))
+            .order_by(table.user_id, table.timestamp.desc(), table.sequence.desc())
+            .limit(MOST_EVENTS)
+        )
+        with self.database.transaction() as connection:
+            rows = connection.execute(newest).all()
+            if len(rows) == MOST_EVENTS and len(wanted) > 1:
+                rows = [row for user in wanted for row in connection.execute(newest.where(table.user_id == user))]
+        for user, item, timestamp, behavior, context in reversed(rows):
+            found[user].append(
+                Event("", user, item, timestamp, behavior, context=json.loads(context) if context else {})
+            )
+        return found
+
+    def popularity(self, since: int, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return how much was done with each item since a time, weighted by behaviour."""
+        table = tables.events.c
+        counted = (
+            select(table.item_id, table.behavior, func.count())
+            .where(table.timestamp >= since)
+            .group_by(table.item_id, table.behavior)
+        )
+        totals: dict[str, float] = defaultdict(float)
+        with self.database.transaction() as connection:
+            for item, behavior, count in connection.execute(counted):
+                totals[item] += max(0.0, weights.get(behavior, 1.0)) * count
+        return dict(totals)
+
+    # What all instances share
+
+    def revision(self) -> int:
+        """Return the number of the last change that every instance has to know."""
+        with self.database.transaction() as connection:
+            return int(connection.execute(_REVISION).scalar_one())
+
+    def shared(self, since: int) -> Shared:
+        """Return what every instance has to know, the items as far as they changed after a revision."""
+        table = tables.items.c
+        with self.database.transaction() as connection:
+            revision = int(connection.execute(_REVISION).scalar_one())
+            changed = connection.execute(select(tables.items).where(table.revision > since).order_by(table.revision))
+            return Shared(
+                revision,
+                frozenset(connection.execute(select(tables.forgotten.c.user_digest)).scalars()),
+                {row.digest: (row.role, row.name) for row in connection.execute(select(tables.keys))},
+                [
+                    {"definition": json.loads(row.definition), "started": row.started, "stopped": row.stopped,
+                     "promoted": row.promoted}
+                    for row in connection.execute(select(tables.experiments).order_by(
+                        tables.experiments.c.started.desc()))
+                ],
+                {row.name: (row.path, row.version) for row in connection.execute(select(tables.models))},
+                [ItemChange(row.item_id, json.loads(row.columns), row.is_withdrawn, row.revision) for row in changed],
+            )  # fmt: skip
+
+    def change_item(self, item_id: str, columns: Mapping[str, Any] | None) -> int:
+        """Put an item, or withdraw it where there are no columns; return the revision from which everybody knows."""
+        with self.database.transaction() as connection:
+            revision = self.database.next_revision(connection)
+            if columns is None:
+                old = connection.execute(
+                    select(tables.items.c.columns).where(tables.items.c.item_id == item_id)
+                ).scalar_one_or_none()
+                spelled, is_withdrawn = old or "{}", True
+            else:
+                spelled, is_withdrawn = json.dumps(columns, ensure_ascii=False), False
+            row = {"item_id": item_id, "columns": spelled, "is_withdrawn": is_withdrawn, "revision": revision}
+            self.database.replacing(connection, tables.items, row)
+        return revision
+
+    def put_model(self, name: str, path: str, version: str) -> None:
+        """Say where a model is, for every instance to load it."""
+        with self.database.transaction() as connection:
+            self.database.next_revision(connection)
+            self.database.replacing(connection, tables.models, {"name": name, "path": path, "version": version})
+
+    def start_experiment(self, definition: Mapping[str, Any], now: int) -> bool:
+        """Keep a new experiment; False where the name is taken or another one runs."""
+        table = tables.experiments
+        with self.database.transaction() as connection:
+            self.database.next_revision(connection)  # takes the lock that makes two starts one after the other
+            taken = select(func.count()).where(or_(table.c.name == definition["name"], table.c.stopped.is_(None)))
+            if connection.execute(taken.select_from(table)).scalar_one():
+                return False
+            row = {"name": definition["name"], "definition": json.dumps(definition), "started": now}
+            connection.execute(insert(table).values(row))
+        return True
+
+    def stop_experiment(self, name: str, now: int, promoted: str | None = None) -> None:
+        """End an experiment, for good, and note which variant's model is served from now on."""
+        table = tables.experiments
+        with self.database.transaction() as connection:
+            self.database.next_revision(connection)
+            ended = update(table).where(table.c.name == name, table.c.stopped.is_(None)).values(stopped=now)
+            connection.execute(ended)
+            if promoted is not None:
+                connection.execute(update(table).where(table.c.name == name).values(promoted=promoted))
+
+    # People
+
+    def digest_of(self, user_id: str) -> str:
+        """Return what is kept of somebody who was forgotten, so that nothing of them is used: no way leads back."""
+        return hmac.new(self._salt, user_id.encode(), hashlib.sha256).hexdigest()
+
+    def forget(self, user_id: str) -> dict[str, int]:
+        """Remove all that is stored about somebody, and say how much it was."""
+        removed = {}
+        with self.database.transaction() as connection:
+            self.database.next_revision(connection)
+            for name, table in (("events", tables.events), ("recommendations", tables.recommendations)):
+                gone = connection.execute(delete(table).where(table.c.user_id == user_id))
+                removed[name] = gone.rowcount
+            self.database.ignoring(connection, tables.forgotten, [{"user_digest": self.digest_of(user_id)}])
+        return removed
+
+    def remove_before(self, time_: int) -> int:
+        """Remove events and recommendations older than a time, and say how many."""
+        with self.database.transaction() as connection:
+            events = connection.execute(delete(tables.events).where(tables.events.c.timestamp < time_))
+            lists = connection.execute(delete(tables.recommendations).where(tables.recommendations.c.served < time_))
+        return events.rowcount + lists.rowcount
+
+    # Keys
+
+    def add_key(self, name: str, role: str) -> str | None:
+        """Make a key and return it, the only time it is seen; None where the name is taken."""
+        key = f"rl_{secrets.token_urlsafe(32)}"
+        row = {"name": name, "role": role, "digest": key_digest(key), "created": int(time.time())}
+        with self.database.transaction() as connection:
+            self.database.next_revision(connection)
+            taken = connection.execute(select(func.count()).where(tables.keys.c.name == name)).scalar_one()
+            if taken:
+                return None
+            connection.execute(insert(tables.keys).values(row))
+        return key
+
+    def remove_key(self, name: str) -> bool:
+        """Make a key worthless; False where there is none of that name."""
+        with self.database.transaction() as connection:
+            self.database.next_revision(connection)
+            return connection.execute(delete(tables.keys).where(tables.keys.c.name == name)).rowcount > 0
+
+    def list_keys(self) -> list[tuple[str, str, int]]:
+        """Return name, role and time of making of every key."""
+        with self.database.transaction() as connection:
+            rows = connection.execute(select(tables.keys).order_by(tables.keys.c.name))
+            return [(row.name, row.role, row.created) for row in rows]
+
+    # Experiments
+
+    def outcomes(self, experiment: str, window: int) -> list[tuple[Any, ...]]:
+        """Return what came of each recommendation of an experiment, for whoever was shown it.
+
+        Returns:
+            Variant, user, time, behaviour (None where nothing came of it) and the summed value, one row a
+            recommendation and behaviour.
+        """
+        shown, acted = tables.recommendations.c, tables.events.c
+        joined = tables.recommendations.outerjoin(
+            tables.events,
+            (acted.recommendation_id == shown.recommendation_id)
+            & (acted.timestamp >= shown.served - 1)
+            & (acted.timestamp <= shown.served + window),
+        )
+        asked = (
+            select(shown.variant, shown.user_id, shown.served, shown.recommendation_id, acted.behavior,
+                   func.sum(acted.value))
+            .select_from(joined)
+            .where(shown.experiment == experiment, ~shown.is_shadow)
+            .group_by(shown.variant, shown.user_id, shown.served, shown.recommendation_id, acted.behavior)
+        )  # fmt: skip
+        with self.database.transaction() as connection:
+            return [tuple(row) for row in connection.execute(asked)]
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+        self._writer.join(timeout=30)
+        self.database.close()
+
+    # Writing
+
+    def _write_forever(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._stopped:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                jobs, size = [], 0
+                while self._waiting and size < MOST_WRITTEN:
+                    jobs.append(self._waiting.popleft())
+                    size += jobs[-1].size
+                self._num_waiting -= size
+            try:
+                self._write(jobs)
+            except Exception as error:  # whatever it was, those who wait are told and the next ones get their turn
+                failure = error if isinstance(error, DatabaseError) else DatabaseError(f"writing failed ({error!r})")
+                for job in jobs:
+                    job.done.set_exception(failure)
+            else:
+                for job in jobs:
+                    job.done.set_result(None)
+
+    def _write(self, jobs: "Sequence[_Job]") -> None:
+        received = int(time.time())
+        events = [event for job in jobs for event in job.events]
+        exposures = [exposure for job in jobs for exposure in job.exposures]
+        with self.database.transaction() as connection:
+            self.database.ignoring(connection, tables.recommendations, [_exposure_row(e) for e in exposures])
+            cause = self._causes(connection, events)
+            self.database.ignoring(
+                connection, tables.events, [_event_row(event, received, cause(event)) for event in events]
+            )
+
+    def _causes(self, connection: Any, events: Sequence[Event]) -> Callable[[Event], str | None]:
+        """Return the way from an event to the newest list that showed its item to the same person shortly before."""
+        shown = tables.recommendations.c
+        orphans = {event.user_id for event in events if event.recommendation_id is None}
+        lists: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+        if orphans:
+            earliest = min(event.timestamp for event in events) - self._attribution
+            recent = (
+                select(shown.user_id, shown.served, shown.recommendation_id, shown.item_ids)
+                .where(shown.user_id.in_(sorted(orphans)), shown.served >= earliest, ~shown.is_shadow)
+                .order_by(shown.served.desc())
+            )
+            for user, served, id_, item_ids in connection.execute(recent):
+                lists[user].append((served, id_, item_ids))
+
+        def cause(event: Event) -> str | None:
+            if event.recommendation_id is not None:
+                return event.recommendation_id
+            spelled = json.dumps(event.item_id)
+            for served, id_, item_ids in lists[event.user_id]:
+                if served - 1 <= event.timestamp <= served + self._attribution and spelled in item_ids:
+                    return id_
+            return None
+
+        return cause
+
+
+@dataclass
+class _Job:
+    events: Sequence[Event]
+    exposures: Sequence[Exposure]
+    done: "Future[None]" = field(default_factory=Future)
+
+    @property
+    def size(self) -> int:
+        return len(self.events) + len(self.exposures)
+
+
+def has_keys(address: str) -> bool:
+    """Whether the service with this database has any keys."""
+    database = Database(address)
+    with database.transaction() as connection:
+        count = connection.execute(select(func.count()).select_from(tables.keys)).scalar_one()
+    database.close()
+    return bool(count)
+
+
+def key_digest(key: str) -> str:
+    """Return what is stored of a key. It is random and long, so that one round of a hash is enough."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _event_row(event: Event, received: int, cause: str | None) -> dict[str, Any]:
+    return {
+        "event_id": event.event_id,
+        "user_id": event.user_id,
+        "item_id": event.item_id,
+        "timestamp": event.timestamp,
+        "behavior": event.behavior,
+        "value": event.value,
+        "context": json.dumps(event.context, ensure_ascii=False) if event.context else None,
+        "received": received,
+        "recommendation_id": cause,
+    }
+
+
+def _exposure_row(exposure: Exposure) -> dict[str, Any]:
+    return {**exposure.__dict__, "item_ids": json.dumps(list(exposure.item_ids))}
+
+
+_REVISION = select(tables.state.c.value).where(tables.state.c.name == REVISION)
