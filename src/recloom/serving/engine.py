@@ -182,9 +182,10 @@ class Engine:
                             wanted.done.set_exception(error)
 
     def _serve(self, batch: Sequence[Wanted]) -> None:
-        self.sync()
         now = time.time()
-        known = self.store.histories(wanted.user_id for wanted in batch if wanted.user_id is not None)
+        revision, known = self.store.look(wanted.user_id for wanted in batch if wanted.user_id is not None)
+        if revision != self.shared.revision:
+            self.sync()
         groups: dict[str, list[tuple[Wanted, Ask, Variant | None]]] = {}
         for wanted in batch:
             variant = None

@@ -126,12 +126,14 @@ class Store:
         """Events and exposures that wait to be written."""
         return self._num_waiting
 
-    def histories(self, user_ids: Iterable[str]) -> dict[str, list[Event]]:
-        """Return the live events of some people, each oldest first, the newest `MOST_EVENTS` of them."""
+    def look(self, user_ids: Iterable[str]) -> tuple[int, dict[str, list[Event]]]:
+        """Return the number of the last shared change, and the live events of some people.
+
+        Returns:
+            The revision; and each person's events, oldest first, the newest `MOST_EVENTS` of them.
+        """
         wanted = sorted(set(user_ids))
         found: dict[str, list[Event]] = {user: [] for user in wanted}
-        if not wanted:
-            return found
         table = tables.events.c
         columns = (table.user_id, table.item_id, table.timestamp, table.behavior, table.context)
         newest = (
@@ -141,14 +143,15 @@ class Store:
             .limit(MOST_EVENTS)
         )
         with self.database.transaction() as connection:
-            rows = connection.execute(newest).all()
+            revision = int(connection.execute(_REVISION).scalar_one())
+            rows = connection.execute(newest).all() if wanted else []
             if len(rows) == MOST_EVENTS and len(wanted) > 1:
                 rows = [row for user in wanted for row in connection.execute(newest.where(table.user_id == user))]
         for user, item, timestamp, behavior, context in reversed(rows):
             found[user].append(
                 Event("", user, item, timestamp, behavior, context=json.loads(context) if context else {})
             )
-        return found
+        return revision, found
 
     def popularity(self, since: int, weights: Mapping[str, float]) -> dict[str, float]:
         """Return how much was done with each item since a time, weighted by behaviour."""

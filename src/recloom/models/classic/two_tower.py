@@ -100,7 +100,10 @@ class TwoTower(TrainedModel, VectorModel):
         chosen_C = torch.randperm(len(target_N))[:MOST_NEGATIVES]
         candidate_C, log_expected_C = self._negatives.draw(target_N[chosen_C])
         score_NC = query_ND @ item_ND[chosen_C].T
-        score_NC = score_NC.masked_fill(target_N[:, None] == candidate_C, -torch.inf)
+        # What else somebody took is no example of what they would not take.
+        row_N = is_target_BL.nonzero()[:, 0]
+        is_theirs_NC = (target_N[:, None] == candidate_C) | (row_N[:, None] == row_N[chosen_C])
+        score_NC = score_NC.masked_fill(is_theirs_NC, -torch.inf)
         return softmax((query_ND * item_ND).sum(dim=1), score_NC, log_expected_C)
 
     def _items(self, rows_N: Tensor) -> Tensor:
