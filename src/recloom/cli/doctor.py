@@ -15,7 +15,14 @@ from recloom.cli.console import console
 from recloom.encoders import load_encoder
 from recloom.errors import InputError
 
-_EXTRAS = {"onnxruntime": "onnx", "sentence_transformers": "bench"}
+_EXTRAS = {
+    "fastapi": "serve",
+    "faiss": "ann",
+    "implicit": "mf",
+    "peft": "adapt",
+    "onnxruntime": "onnx",
+    "sentence_transformers": "bench",
+}
 _CORE = ("torch", "transformers", "polars", "numpy", "h5py", "safetensors", "typer", "rich")
 _GIGABYTE = 1e9
 _ROOM_WANTED = 2 * _GIGABYTE

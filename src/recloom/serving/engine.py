@@ -308,7 +308,8 @@ class Engine:
             log.exception("reading item text failed", extra={"model": model.name})
 
     def _load(self, name: str, path: Path, changes: Sequence[ItemChange]) -> LiveModel:
-        model = LiveModel(name, path, self.settings)
+        room = self.settings.service.room + sum(not change.is_withdrawn for change in changes)
+        model = LiveModel(name, path, self.settings, room)
         model.place(model.encode(model.read(changes)))
         return model
 

@@ -83,8 +83,14 @@ class _Past:
 class LiveModel:
     """A model in service."""
 
-    def __init__(self, name: str, path: Path, settings: Settings) -> None:
+    def __init__(self, name: str, path: Path, settings: Settings, room: int) -> None:
         """Load a model folder.
+
+        Args:
+            name: What the service calls it.
+            path: The folder.
+            settings: Of the service.
+            room: Items that can come before it has to be loaded anew.
 
         Raises:
             ArtifactError: The folder holds no model, or a damaged one.
@@ -94,10 +100,10 @@ class LiveModel:
         self.version = file_digest(path / CHECKSUMS)[:12]
         self.settings = settings
         fitted = len(recommender.dataset.items)
-        self.recommender = recommender.with_room(settings.service.room)
+        self.recommender = recommender.with_room(room)
         self.dataset: Dataset = self.recommender.dataset
         self.text = self.recommender.text
-        room = len(self.dataset.items) - fitted
+        room = len(self.dataset.items) - fitted  # none where the model reads no text
         self.catalogue = Catalogue(recommender.dataset.item_table, recommender.titles, room, settings.availability)
         self.search = Search(self.recommender.model)
         self._content: Search | None = None
