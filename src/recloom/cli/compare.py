@@ -148,7 +148,10 @@ def _variant(text: str) -> tuple[str, tuple[str, Tables]]:
     words = rest.split()
     if not (label.strip() and equals and words):
         raise ConfigError(f"--variant {text!r} is not of the form 'LABEL=MODEL table.option=value ...'")
-    return label.strip(), (words[0], parse_settings(words[1:]))
+    try:
+        return label.strip(), (words[0], parse_settings(words[1:]))
+    except ConfigError as error:
+        raise ConfigError(f"--variant {label.strip()}: {str(error).removeprefix('--set ')}") from None
 
 
 def _check_writable(path: Path) -> None:

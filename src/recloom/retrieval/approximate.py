@@ -64,6 +64,11 @@ class ApproximateIndex:
         """Leave items to whoever looks at them one by one, because they are new or have changed."""
         self.outdated_I[list(rows)] = True
 
+    @property
+    def outdated_share(self) -> float:
+        """Share of the items that have to be looked at one by one."""
+        return float(self.outdated_I.mean())
+
     def _tune(self, vectors_ID: np.ndarray, queries_QD: np.ndarray, wanted: float) -> tuple[float, int]:
         """Return the recall reached, and the least number of lists to look into that reaches it."""
         count = min(MEASURED_AT, len(vectors_ID) - 1)

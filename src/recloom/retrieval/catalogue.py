@@ -96,7 +96,7 @@ class Catalogue:
         """Return what the catalogue says of an item, by column; without what it leaves open."""
         if row in self._changed:
             return dict(self._changed[row])
-        if row > len(self._table):
+        if not 0 < row <= len(self._table):
             return {}
         return {name: value for name, value in self._table.row(row - 1, named=True).items()
                 if name != "item_id" and value is not None}  # fmt: skip
@@ -222,6 +222,17 @@ class Catalogue:
                 column.set(row, value)
             self._columns[name] = column
         return self._columns[name]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Return a column of numbers, NaN where it says nothing, shape (size,); not to be written to.
+
+        Raises:
+            ConfigError: There is no such column, or it holds words.
+        """
+        column = self.column(name)
+        if not isinstance(column, _Numbers):
+            raise ConfigError(f"{name} is a column of words; a column of numbers is wanted")
+        return column.values_I
 
     def _times_of(self, name: str) -> np.ndarray:
         times_I = np.full(self.size, np.nan)

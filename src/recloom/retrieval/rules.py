@@ -17,8 +17,10 @@ from recloom.retrieval.catalogue import Catalogue
 class Boost:
     """Items that count for more, or for less, than the model thinks."""
 
-    weight: float
+    weight: float = 1.0
     """How many times as likely an item is taken to be: its score grows by the logarithm of it."""
+    column: str | None = None
+    """A column of numbers above 0, such as a margin, that the weight is multiplied by."""
     where: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Which items, by what their columns say."""
     items: tuple[str, ...] = ()
@@ -27,8 +29,8 @@ class Boost:
     def __post_init__(self) -> None:
         if not (self.weight > 0 and np.isfinite(self.weight)):
             raise ConfigError(f"a boost has the weight {self.weight}; it has to be above 0, and 1 changes nothing")
-        if not self.where and not self.items:
-            raise ConfigError("a boost names no items; give it where, or items")
+        if not (self.where or self.items or self.column):
+            raise ConfigError("a boost names no items; give it where, items or a column")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +110,15 @@ class Rules:
             return None
         change_I = np.zeros(catalogue.size, dtype=np.float32)
         for boost in self.boosts:
-            is_meant_I = catalogue.mask(boost.where).copy() if boost.where else np.zeros(catalogue.size, dtype=bool)
+            weight_I = np.full(catalogue.size, boost.weight)
+            if boost.column is not None:
+                weight_I *= catalogue.numbers(boost.column)
+            is_meant_I = np.full(catalogue.size, not (boost.where or boost.items))
+            if boost.where:
+                is_meant_I |= catalogue.mask(boost.where)
             is_meant_I[[catalogue.row_of(id_) for id_ in boost.items]] = True
-            change_I[is_meant_I] += np.log(boost.weight)
+            is_meant_I &= weight_I > 0  # of an item without a number nothing is known that could change its score
+            change_I[is_meant_I] += np.log(weight_I[is_meant_I])
         rows = np.flatnonzero(change_I)
         rows = rows[rows > 0]
         return rows, change_I[rows]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
 from fastapi import Path as InPath
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -43,7 +44,7 @@ from recloom.serving.live_model import Shown
 from recloom.serving.middleware import Guard
 from recloom.serving.problems import ProblemError
 from recloom.serving.settings import Settings, read_experiment, read_rules
-from recloom.serving.store import Event, Store
+from recloom.serving.store import Event, ModelEntry, Store
 from recloom.version import __version__
 
 T = TypeVar("T")
@@ -127,11 +128,14 @@ def create_app(model: Path, database: str, settings: Settings | None = None, *, 
         app.add_middleware(
             CORSMiddleware, allow_origins=options.cors_origins, allow_methods=["*"], allow_headers=["authorization"]
         )
+    if not needs_keys and options.hosts:
+        # A page of another site must not reach an open service by having its own name point here.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=options.hosts)
     app.add_middleware(Guard, max_body_bytes=options.max_body_bytes)
     return app
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """Return what the handlers of an app share."""
     service: Service = request.app.state.service
     return service
@@ -146,6 +150,15 @@ _ADMIN, _INGEST, _RECOMMEND = (
     [Depends(needs("recommend"))],
 )
 
+
+_ITEM = {"title": "A lamp", "category": "home|light", "price": 39.9, "available_until": "2027-01-01T00:00:00Z"}
+_EXPERIMENT = {
+    "name": "wider",
+    "variants": [
+        {"name": "now", "model": "default", "share": 0.5},
+        {"name": "diverse", "model": "default", "share": 0.5, "rules": {"diversity": 0.3}},
+    ],
+}
 
 # Events
 
@@ -209,7 +222,9 @@ def _person(user_id: str | None, session_id: str | None, what: str) -> str:
 @router.post("/recommendations", response_model=RecommendationsOut, dependencies=_RECOMMEND, tags=["recommendations"])
 async def post_recommendations(body: RecommendationsIn, service: OfService) -> Response:
     """Recommend what comes next to a user, to a session, or to any history."""
+    began = time.perf_counter()
     served = await service.wait(service.engine.recommend(wanted_from(body, service)))
+    metrics.recommendation_seconds.labels(served.model.name, served.variant or "").observe(time.perf_counter() - began)
     return _json(spelled(served, explain=body.explain))
 
 
@@ -304,7 +319,9 @@ async def get_similar(item_id: _IdInPath, service: OfService, k: Annotated[int, 
 
 
 @router.put("/items/{item_id}", status_code=202, response_model=ItemState, dependencies=_ADMIN, tags=["items"])
-async def put_item(item_id: _IdInPath, columns: dict[str, Scalar | None], service: OfService) -> Response:
+async def put_item(
+    item_id: _IdInPath, columns: Annotated[dict[str, Scalar | None], Body(examples=[_ITEM])], service: OfService
+) -> Response:
     """Add an item, or replace what is known of it: the body holds the catalogue's columns.
 
     It can be recommended as soon as the language model has read it, within about a second.
@@ -350,7 +367,8 @@ async def get_models(service: OfService) -> Response:
 async def post_model(body: ModelIn, service: OfService) -> Response:
     """Load a model folder under a name, beside the others or in the place of one, without a failed request."""
     version = await service.in_thread(_version_in, Path(body.path))
-    await service.in_thread(service.store.put_model, body.name, str(Path(body.path).absolute()), version)
+    entry = ModelEntry(str(Path(body.path).absolute()), version, service.engine.started_with)
+    await service.in_thread(service.store.put_model, body.name, entry)
     service.engine.problems.pop(body.name, None)
     await service.call(service.engine.sync)
     return _json({"name": body.name, "version": version, "status": "loading"}, 202)
@@ -385,7 +403,9 @@ def experiment_reports(service: Service) -> list[dict[str, Any]]:
 
 
 @router.post("/experiments", status_code=201, dependencies=_ADMIN, tags=["experiments"])
-async def post_experiment(definition: dict[str, Any], service: OfService) -> Response:
+async def post_experiment(
+    definition: Annotated[dict[str, Any], Body(examples=[_EXPERIMENT])], service: OfService
+) -> Response:
     """Start an experiment: `{"name", "variants": [{"name", "model", "share", "rules"?}], "shadows"?}`."""
     experiment = read_experiment(definition)
     experiment.check_models(list(service.engine.models))
@@ -417,7 +437,8 @@ async def promote(name: _IdInPath, body: Promotion, service: OfService) -> Respo
     if model is None:
         raise ProblemError(409, f"the model {variants[body.variant].model!r} is not in service any more")
     await service.in_thread(service.store.stop_experiment, name, int(time.time()), body.variant)
-    await service.in_thread(service.store.put_model, DEFAULT, str(model.path.absolute()), model.version)
+    entry = ModelEntry(str(model.path.absolute()), model.version, service.engine.started_with)
+    await service.in_thread(service.store.put_model, DEFAULT, entry)
     await service.call(service.engine.sync)
     return _json({"name": name, "status": "stopped", "promoted": body.variant})
 

@@ -90,6 +90,7 @@ models = Table(
     Column("name", String, primary_key=True),
     Column("path", String, nullable=False),
     Column("version", String, nullable=False),
+    Column("in_place_of", String, nullable=False),
 )
 keys = Table(
     "keys",

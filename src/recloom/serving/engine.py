@@ -24,7 +24,7 @@ from recloom.serving import metrics
 from recloom.serving.experiments import Experiment, Variant
 from recloom.serving.live_model import Answer, Ask, LiveModel
 from recloom.serving.settings import Settings, read_experiment
-from recloom.serving.store import Event, Exposure, ItemChange, QueueFullError, Shared, Store
+from recloom.serving.store import Event, Exposure, ItemChange, ModelEntry, QueueFullError, Shared, Store
 
 log = logging.getLogger("recloom.serving")
 T = TypeVar("T")
@@ -82,7 +82,13 @@ class Engine:
         """What went wrong with a model that should be in service, by its name."""
         self.experiment: Experiment | None = None
         self.shared = store.shared(0)
-        self._paths = {DEFAULT: folder} | {name: Path(path) for name, (path, _) in self.shared.models.items()}
+        self.started_with = str(folder.absolute())
+        self._paths = {DEFAULT: folder}
+        self._announced: dict[str, ModelEntry] = {}
+        for name, entry in self.shared.models.items():
+            self._announced[name] = entry
+            if name != DEFAULT or entry.in_place_of == self.started_with:
+                self._paths[name] = Path(entry.path)
         self._failed: dict[str, str] = {}
         self._waiting: deque[Wanted] = deque()
         self._calls: deque[Callable[[], None]] = deque()
@@ -93,7 +99,7 @@ class Engine:
         self._next_watch = self._next_popularity = self._next_retention = 0.0
         for name, path in self._paths.items():
             try:
-                self._install(name, self._load(name, path, self.shared.items))
+                self._install(name, self._load(name, path, self.shared))
             except RecloomError as error:
                 if name == DEFAULT:
                     raise
@@ -126,6 +132,8 @@ class Engine:
         done: Future[T] = Future()
 
         def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # whoever waited has given up
             try:
                 done.set_result(function())
             except BaseException as error:
@@ -285,15 +293,15 @@ class Engine:
         self.shared = shared
         running = [entry for entry in shared.experiments if entry["stopped"] is None]
         self.experiment = read_experiment(running[0]["definition"]) if running else None
-        for name, (path, version) in shared.models.items():
-            current = self.models.get(name)
-            self._paths[name] = Path(path)
-            if (current is None or current.version != version) and self._failed.get(name) != version:
+        for name, entry in shared.models.items():
+            if self._announced.get(name) != entry:
+                self._announced[name] = entry
+                self._paths[name] = Path(entry.path)
                 self._reload(name)
 
     def _take_items(self, changes: Sequence[ItemChange]) -> None:
         for name, model in self.models.items():
-            if model.needs_room(changes):
+            if model.is_outgrown_by(changes):
                 self._reload(name)
             texts = model.read(changes)
             if texts:
@@ -307,10 +315,10 @@ class Engine:
         except Exception:
             log.exception("reading item text failed", extra={"model": model.name})
 
-    def _load(self, name: str, path: Path, changes: Sequence[ItemChange]) -> LiveModel:
-        room = self.settings.service.room + sum(not change.is_withdrawn for change in changes)
+    def _load(self, name: str, path: Path, shared: Shared) -> LiveModel:
+        room = self.settings.service.room + sum(not change.is_withdrawn for change in shared.items)
         model = LiveModel(name, path, self.settings, room)
-        model.place(model.encode(model.read(changes)))
+        model.place(model.encode(model.read(shared.items)))
         return model
 
     def _install(self, name: str, model: LiveModel) -> None:
@@ -332,13 +340,14 @@ class Engine:
             version = ""
             try:
                 version = file_digest(path / CHECKSUMS)[:12] if (path / CHECKSUMS).exists() else ""
-                model = self._load(name, path, self.store.shared(0).items)
+                shared = self.store.shared(0)
+                model = self._load(name, path, shared)
             except Exception as error:
                 reason = str(error)
                 log.error("model refused", extra={"model": name, "reason": reason})
                 self.call(lambda: self._refuse(name, version, reason))
             else:
-                self.call(lambda: self._swap(name, model))
+                self.call(lambda: self._swap(name, model, shared.revision))
 
         self._background.submit(load)
 
@@ -347,11 +356,11 @@ class Engine:
         self.problems[name] = reason
         self._failed[name] = version
 
-    def _swap(self, name: str, model: LiveModel) -> None:
+    def _swap(self, name: str, model: LiveModel, revision: int) -> None:
         self._loading.discard(name)
-        self._install(name, model)
         # What changed while it was loaded.
-        texts = model.read(self.store.shared(0).items)
+        texts = model.read(self.store.shared(revision).items)
+        self._install(name, model)
         if texts:
             self._background.submit(self._place, model, texts)
         log.info("model loaded", extra={"model": name, "version": model.version})

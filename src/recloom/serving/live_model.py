@@ -27,6 +27,8 @@ QUERIES_TO_MEASURE = 200
 """Histories that the recall of an approximate index is measured with."""
 CONTENT, POPULAR = "content", "popular-recent"
 MOST_REASONS = 2
+MOST_OUTDATED = 0.1
+"""Share of the items that the index may not know as they are now before it is built anew."""
 LIKE_ENOUGH = 0.3
 """Cosine from which on an item of the history is given as a reason."""
 
@@ -138,21 +140,26 @@ class LiveModel:
 
     def read(self, changes: Sequence[ItemChange]) -> dict[int, str]:
         """Take over changes of items; return the texts that the language model still has to read, by row."""
+        puts = [change for change in changes if not change.is_withdrawn]
+        texts_before = dict(zip((change.item_id for change in puts), self._texts(self._known(puts)), strict=True))
+        tables = [change.columns for change in puts]
+        titles = item_titles(self._table(tables))
         texts = {}
-        for change in changes:
+        for change, text, title in zip(puts, self._texts(tables), titles, strict=True):
             row = self.catalogue.row_of(change.item_id)
+            if row or self.catalogue.room:
+                row = self.catalogue.put(change.item_id, change.columns, title)
+                if text != texts_before[change.item_id] or not self.catalogue.is_placed(row):
+                    texts[row] = text
+        for change in changes:
             if change.is_withdrawn:
                 self.catalogue.withdraw(change.item_id)
-            elif row or self.catalogue.room:
-                before = self._text_of(row) if row else None
-                row = self.catalogue.put(change.item_id, change.columns, _title_of(change))
-                text = self._text_of(row)
-                if text != before or not self.catalogue.is_placed(row):
-                    texts[row] = text
         return texts
 
-    def needs_room(self, changes: Sequence[ItemChange]) -> bool:
-        """Whether more items come than there is room for."""
+    def is_outgrown_by(self, changes: Sequence[ItemChange]) -> bool:
+        """Whether more items come than there is room for, or too many changed for the index to be of use."""
+        if self.search.index is not None and self.search.index.outdated_share > MOST_OUTDATED:
+            return True
         new = {change.item_id for change in changes if not change.is_withdrawn}
         new = {id_ for id_ in new if not self.catalogue.row_of(id_)}
         return self.text is not None and len(new) > self.catalogue.room
@@ -172,10 +179,24 @@ class LiveModel:
                 self._content.read_items(rows, np.stack(list(embeddings.values())))
             self.catalogue.place(rows)
 
-    def _text_of(self, row: int) -> str:
-        values = {name: [value] for name, value in self.catalogue.values_of(row).items()}
-        table = pl.DataFrame({"item_id": [self.catalogue.ids[row]], **values})
-        return item_texts(table, self.recommender.config.encoder.template)[0]
+    def _known(self, changes: Sequence[ItemChange]) -> list[dict[str, Any]]:
+        return [self.catalogue.values_of(self.catalogue.row_of(change.item_id)) for change in changes]
+
+    def _texts(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
+        return item_texts(self._table(items), self.recommender.config.encoder.template)
+
+    def _table(self, items: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+        """Return items as a table like the one the model was fitted on, so that their texts are made alike."""
+        fitted = self.recommender.dataset.item_table.schema
+        columns = {"item_id": pl.Series([""] * len(items), dtype=pl.String)}
+        for name in dict.fromkeys([*fitted, *(name for item in items for name in item)]):
+            values = [item.get(name) for item in items]
+            if name in fitted and fitted[name].is_numeric():
+                numbers = [None if isinstance(value, str) else value for value in values]
+                columns[name] = pl.Series(name, numbers, dtype=pl.Float64, strict=False)
+            elif name != "item_id":
+                columns[name] = pl.Series(name, [None if v is None else str(v) for v in values], dtype=pl.String)
+        return pl.DataFrame(columns)
 
     def take_popularity(self, count_by_item: Mapping[str, float]) -> None:
         """Let the popular list follow what people do now; what they did before decides where nobody does anything."""
@@ -249,6 +270,8 @@ class LiveModel:
             self.catalogue.mask(ask.rules.where)
         for boost in ask.rules.boosts:
             self.catalogue.mask(boost.where)
+            if boost.column is not None:
+                self.catalogue.numbers(boost.column)
         for name in ask.rules.max_per:
             self.catalogue.column(name)
         columns = self.dataset.context
@@ -432,11 +455,6 @@ class LiveModel:
         except MissingExtraError:
             return  # exact search serves as well, only slower
         self.search.index.outdate(range(len(self.catalogue.ids), self.catalogue.size))
-
-
-def _title_of(change: ItemChange) -> str:
-    values = {name: [value] for name, value in change.columns.items()}
-    return item_titles(pl.DataFrame({"item_id": [change.item_id], **values}))[0]
 
 
 def _lenient_value(column: Any, value: Any) -> float:

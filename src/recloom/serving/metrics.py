@@ -12,6 +12,9 @@ _SECONDS = (0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.025, 0.05, 0.1, 0.
 request_seconds = Histogram(
     "recloom_request_seconds", "Time from request to response", ["route", "status"], buckets=_SECONDS
 )
+recommendation_seconds = Histogram(
+    "recloom_recommendation_seconds", "Time to make a list, waiting included", ["model", "variant"], buckets=_SECONDS
+)
 recommendations = Counter("recloom_recommendations", "Lists made, by what made them", ["model", "variant", "served_by"])
 model_failures = Counter(
     "recloom_model_failures", "Lists that a fallback had to make because a model failed", ["model"]

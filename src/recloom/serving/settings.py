@@ -60,6 +60,8 @@ class ServiceConfig:
     """Behaviours that count as conversions; every other one that is attributed counts as a click."""
     cors_origins: list = field(default_factory=list)  # type: ignore[type-arg]
     """Web origins whose pages may call the service from a browser."""
+    hosts: list = field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]", "testserver"])  # type: ignore[type-arg]
+    """Names under which a service without keys may be called."""
     image_column: str = "image"
     """Column of the catalogue with a picture's address, for the page."""
 

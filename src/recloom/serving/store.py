@@ -68,6 +68,16 @@ class ItemChange:
 
 
 @dataclass(frozen=True)
+class ModelEntry:
+    """Where a model is."""
+
+    path: str
+    version: str
+    in_place_of: str
+    """The folder that the service had been started with: started with another one, that one counts."""
+
+
+@dataclass(frozen=True)
 class Shared:
     """What every instance has to know before it answers, as of one revision."""
 
@@ -77,8 +87,8 @@ class Shared:
     """Role and name of a key by its digest."""
     experiments: Sequence[Mapping[str, Any]]
     """The newest first: `definition`, `started`, `stopped`, `promoted`."""
-    models: Mapping[str, tuple[str, str]]
-    """Path and version of each model by name."""
+    models: Mapping[str, "ModelEntry"]
+    """Where each model is that was loaded or promoted at run time, by name."""
     items: Sequence[ItemChange]
     """Items changed since the revision that was asked about."""
 
@@ -190,7 +200,10 @@ class Store:
                     for row in connection.execute(select(tables.experiments).order_by(
                         tables.experiments.c.started.desc()))
                 ],
-                {row.name: (row.path, row.version) for row in connection.execute(select(tables.models))},
+                {
+                    row.name: ModelEntry(row.path, row.version, row.in_place_of)
+                    for row in connection.execute(select(tables.models))
+                },
                 [ItemChange(row.item_id, json.loads(row.columns), row.is_withdrawn, row.revision) for row in changed],
             )  # fmt: skip
 
@@ -209,11 +222,11 @@ class Store:
             self.database.replacing(connection, tables.items, row)
         return revision
 
-    def put_model(self, name: str, path: str, version: str) -> None:
+    def put_model(self, name: str, entry: ModelEntry) -> None:
         """Say where a model is, for every instance to load it."""
         with self.database.transaction() as connection:
             self.database.next_revision(connection)
-            self.database.replacing(connection, tables.models, {"name": name, "path": path, "version": version})
+            self.database.replacing(connection, tables.models, {"name": name, **entry.__dict__})
 
     def start_experiment(self, definition: Mapping[str, Any], now: int) -> bool:
         """Keep a new experiment; False where the name is taken or another one runs."""
@@ -332,8 +345,10 @@ class Store:
                     return
                 jobs, size = [], 0
                 while self._waiting and size < MOST_WRITTEN:
-                    jobs.append(self._waiting.popleft())
-                    size += jobs[-1].size
+                    job = self._waiting.popleft()
+                    size += job.size
+                    if job.done.set_running_or_notify_cancel():  # else whoever waited has been told to try again
+                        jobs.append(job)
                 self._num_waiting -= size
             try:
                 self._write(jobs)
