@@ -1,5 +1,6 @@
 """`recloom serve`: a model folder to a service over HTTP."""
 
+import gc
 import ipaddress
 import sys
 from pathlib import Path
@@ -46,6 +47,9 @@ def serve(
     log_as_json()
     # The thread that answers must not wait five milliseconds, Python's usual turn, for the one that writes.
     sys.setswitchinterval(TURN_SECONDS)
+    # What was imported stays: looking through it for garbage would stop every answer for a third of a second.
+    gc.collect()
+    gc.freeze()
     app = create_app(model, address, settings, needs_keys=needs_keys)
     messages.print(f"Serving {model} at http://{host}:{port} (the interface is described at /docs; Ctrl-C stops)")
     uvicorn.run(

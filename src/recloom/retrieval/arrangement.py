@@ -47,7 +47,7 @@ def arrange(
     pool = max(LEAST_POOL, POOL * k)
     while True:
         rows, score = hits.best(pool)
-        ordered = _diversified(rows, score, pinned, k, rules, caps.copy(), vectors_of)
+        ordered = _diversified(rows, score, chosen, k, rules, caps.copy(), vectors_of)
         for row, value in ordered:
             if len(chosen) < k and row not in chosen and caps.admit(row):
                 chosen.append(row)
@@ -71,10 +71,10 @@ def _diversified(
     vectors = vectors_of(np.concatenate([rows, np.array(above, dtype=rows.dtype)])) if rules.diversity else None
     if vectors is None or len(rows) == 0:
         return pairs
-    candidates, pinned = vectors[: len(rows)], vectors[len(rows) :]
+    candidates, taken = vectors[: len(rows)], vectors[len(rows) :]
     span = max(float(scores.max() - scores.min()), 1e-9)
     relevance = (scores - scores.min()) / span
-    nearest = (candidates @ pinned.T).max(axis=1, initial=0.0) if len(pinned) else np.zeros(len(rows))
+    nearest = (candidates @ taken.T).max(axis=1, initial=0.0) if len(taken) else np.zeros(len(rows))
     left = ~np.isin(rows, above)
     ordered: list[tuple[int, float]] = []
     while left.any() and len(ordered) < k:

@@ -272,7 +272,10 @@ class _Numbers:
     def _number(self, value: Any) -> float:
         if isinstance(value, str | bool) or not isinstance(value, int | float):
             raise ConfigError(f"{self._name} is a column of numbers, and {value!r} is none")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"a number in the condition on {self._name} is too large") from None
 
 
 class _Words:

@@ -67,8 +67,8 @@ class Rules:
             both = tuple(sorted(set.intersection(*allowed)))
         where = {name: dict(tests) for name, tests in self.where.items()}
         for name, tests in other.where.items():
+            where.setdefault(name, {})
             for operator, wanted in tests.items():
-                where.setdefault(name, {})
                 if operator in where[name] and where[name][operator] != wanted:
                     wanted = _stricter(operator, where[name][operator], wanted, name)
                 where[name][operator] = wanted
@@ -110,15 +110,16 @@ class Rules:
             return None
         change_I = np.zeros(catalogue.size, dtype=np.float32)
         for boost in self.boosts:
-            weight_I = np.full(catalogue.size, boost.weight)
-            if boost.column is not None:
-                weight_I *= catalogue.numbers(boost.column)
             is_meant_I = np.full(catalogue.size, not (boost.where or boost.items))
             if boost.where:
                 is_meant_I |= catalogue.mask(boost.where)
             is_meant_I[[catalogue.row_of(id_) for id_ in boost.items]] = True
-            is_meant_I &= weight_I > 0  # of an item without a number nothing is known that could change its score
-            change_I[is_meant_I] += np.log(weight_I[is_meant_I])
+            gain_I = np.full(catalogue.size, np.log(boost.weight))
+            if boost.column is not None:
+                numbers_I = catalogue.numbers(boost.column)
+                is_meant_I &= numbers_I > 0  # of an item without a number nothing is known that could change its score
+                gain_I[is_meant_I] += np.log(numbers_I[is_meant_I])
+            change_I[is_meant_I] += gain_I[is_meant_I]
         rows = np.flatnonzero(change_I)
         rows = rows[rows > 0]
         return rows, change_I[rows]

@@ -16,7 +16,7 @@ from recloom.retrieval.approximate import ApproximateIndex
 
 MARGIN = 32
 """Candidates beyond those asked for: single precision may order the last of them otherwise than double."""
-FEW_ALLOWED = 20_000
+FEW_ALLOWED = 2_000
 """Up to so many items, all that are allowed are scored instead of asking the approximate index."""
 SINGLE_EPSILON = 2.0**-23
 
@@ -113,7 +113,7 @@ class Search:
             allowed_BI: Which items may be shown to each.
             boosted_B: Rows whose scores are changed, and by how much.
         """
-        with torch.no_grad():
+        with torch.inference_mode():
             if not isinstance(self.model, VectorModel):
                 score_BI = self._score(histories).float()
                 return [

@@ -23,6 +23,7 @@ from recloom.retrieval import Rules
 from recloom.serving import metrics
 from recloom.serving.experiments import Experiment, Variant
 from recloom.serving.live_model import Answer, Ask, LiveModel
+from recloom.serving.memory import release_memory
 from recloom.serving.settings import Settings, read_experiment
 from recloom.serving.store import Event, Exposure, ItemChange, ModelEntry, QueueFullError, Shared, Store
 
@@ -94,6 +95,7 @@ class Engine:
         self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._stopped = False
+        self._is_closing = threading.Event()
         self._background = ThreadPoolExecutor(1, thread_name_prefix="recloom-background")
         self._loading: set[str] = set()
         self._next_watch = self._next_popularity = self._next_retention = 0.0
@@ -107,6 +109,7 @@ class Engine:
         self._take_shared(self.shared)
         # The language model is there when the first new item comes.
         self._background.submit(self.models[DEFAULT].encode, {0: "ready"})
+        self._background.submit(release_memory)
         self._thread = threading.Thread(target=self._run, name="recloom-engine", daemon=True)
         self._ticker = threading.Thread(target=self._tick, name="recloom-ticker", daemon=True)
         self._thread.start()
@@ -153,6 +156,8 @@ class Engine:
 
     def close(self) -> None:
         """Answer who waits, then stop."""
+        self._is_closing.set()
+        self._ticker.join(timeout=30)  # it must not ask a database that is closed already
         with self._wake:
             self._stopped = True
             self._wake.notify()
@@ -361,13 +366,13 @@ class Engine:
         # What changed while it was loaded.
         texts = model.read(self.store.shared(revision).items)
         self._install(name, model)
+        self._background.submit(release_memory)
         if texts:
             self._background.submit(self._place, model, texts)
         log.info("model loaded", extra={"model": name, "version": model.version})
 
     def _tick(self) -> None:
-        while not self._stopped:
-            time.sleep(TICK_SECONDS)
+        while not self._is_closing.wait(TICK_SECONDS):
             try:
                 self.call(self.sync).result(timeout=30)
                 now = time.monotonic()
@@ -383,7 +388,7 @@ class Engine:
                     log.info("old rows removed", extra={"rows": self.store.remove_before(oldest)})
             except Exception as error:
                 log.warning("housekeeping failed", extra={"reason": str(error)})
-                time.sleep(1.0)
+                self._is_closing.wait(1.0)
 
     def _watch(self) -> None:
         """Load a model anew when its folder has another one."""
