@@ -1,5 +1,5 @@
-"""The pages for people."""
+"""What the service knows -> pages for people: HTML without a script, from the service's own host."""
 
-from fastapi import APIRouter
+from recloom.serving.page.views import router
 
-router = APIRouter()
+__all__ = ["router"]
