@@ -67,6 +67,7 @@ class Catalogue:
         self._columns: dict[str, _Words | _Numbers] = {}
         self._names = [name for name in table.columns if name != "item_id"]
         self._masks: dict[str, np.ndarray] = {}
+        self._folded: list[str] = []  # made when somebody searches by title
         self._is_withdrawn = np.zeros(self.size, dtype=bool)
         self._is_placed = np.zeros(self.size, dtype=bool)
         self._is_placed[1 : len(self.ids)] = True
@@ -107,6 +108,12 @@ class Catalogue:
             return self._changed[row].get(name)
         return self._table[name][row - 1] if name in self._table.columns and row <= len(self._table) else None
 
+    def rows_with(self, words: Sequence[str]) -> list[int]:
+        """Return the rows of items whose title or id holds all of some words, which have to be case-folded."""
+        if not self._folded:
+            self._folded = [f"{title} {id_}".casefold() for title, id_ in zip(self.titles, self.ids, strict=True)]
+        return [row for row, text in enumerate(self._folded) if row and all(word in text for word in words)]
+
     # Changing
 
     def put(self, item_id: str, columns: Mapping[str, Value], title: str) -> int:
@@ -130,6 +137,7 @@ class Catalogue:
                 self._names.append(name)
         self._changed[row] = dict(columns)
         self.titles[row] = title
+        self._folded.clear()
         for name, column in list(self._columns.items()):
             try:
                 column.set(row, columns.get(name))

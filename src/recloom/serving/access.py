@@ -56,8 +56,8 @@ def needs(role: Role) -> Callable[[Request], Coroutine[Any, Any, None]]:
         access: Access = service.access
         who = f"address {request.client.host if request.client else ''}"
         if access.required:
-            header = request.headers.get("authorization", "")
-            key = header.removeprefix("Bearer ").strip() if header.startswith("Bearer ") else ""
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            key = given.strip() if scheme.lower() == "bearer" else ""
             key = key or request.headers.get("x-api-key", "") or request.cookies.get(COOKIE, "")
             found = access.role_of(key, service.engine.shared.keys) if key else None
             if found is None:

@@ -17,7 +17,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from recloom.errors import ConfigError
 from recloom.serving import metrics, problems
@@ -36,6 +36,7 @@ from recloom.serving.bodies import (
     Scalar,
     SimilarOut,
     UserDeleted,
+    is_scalar,
 )
 from recloom.serving.database import Database
 from recloom.serving.engine import DEFAULT, Engine, Served, Wanted
@@ -52,6 +53,8 @@ SESSION_PREFIX = "session:"
 """What keeps an anonymous session apart from a user of the same name."""
 MOST_AHEAD = 86_400
 """Seconds that an event may lie in the future, for clocks that are wrong."""
+DOCUMENTED = (400, 401, 403, 404, 409, 413, 422, 429, 503)
+"""Problems that any request may get for an answer."""
 _IdInPath = Annotated[str, InPath(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -115,7 +118,7 @@ def create_app(model: Path, database: str, settings: Settings | None = None, *, 
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses={code: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}} for code in (400, 422, 503)},
+        responses={code: {"model": Problem, "content": {problems.MEDIA_TYPE: {}}} for code in DOCUMENTED},
     )
     app.state.service = service
     app.include_router(router)
@@ -196,7 +199,7 @@ def _event(raw: dict[str, Any], now: int) -> Event:
     if not 0 < timestamp <= now + MOST_AHEAD:
         raise ConfigError(f"timestamp {timestamp} is impossible; wanted a time after 1970 and not in the future")
     context = body.model_extra or {}
-    if any(not isinstance(value, Scalar) for value in context.values()) or len(context) > 50:
+    if not all(map(is_scalar, [*context, *context.values()])) or len(context) > 50:
         raise ConfigError("context has to be at most 50 fields, each a text or a number")
     return Event(
         body.event_id or uuid.uuid4().hex,
@@ -273,7 +276,7 @@ def wanted_from(body: RecommendationsIn, service: Service) -> Wanted:
 def _past_event(entry: str | PastEvent) -> Event:
     if isinstance(entry, str):
         return Event("", "", entry, 0, "")
-    context = {name: value for name, value in (entry.model_extra or {}).items() if isinstance(value, Scalar)}
+    context = {name: value for name, value in (entry.model_extra or {}).items() if is_scalar(value)}
     return Event("", "", entry.item_id, entry.timestamp or 0, entry.behavior, context=context)
 
 
@@ -302,7 +305,7 @@ def _places(items: list[Shown], explain: bool) -> list[dict[str, Any]]:
 # Items and users
 
 
-@router.get("/items/{item_id}/similar", response_model=SimilarOut, dependencies=_RECOMMEND, tags=["items"])
+@router.get("/items/{item_id:path}/similar", response_model=SimilarOut, dependencies=_RECOMMEND, tags=["items"])
 async def get_similar(item_id: _IdInPath, service: OfService, k: Annotated[int, Query(ge=1)] = 10) -> Response:
     """The items that the model places nearest to one."""
     if k > service.settings.service.max_k:
@@ -318,7 +321,7 @@ async def get_similar(item_id: _IdInPath, service: OfService, k: Annotated[int, 
     return _json({"model": model, "items": _places(found, explain=False)})
 
 
-@router.put("/items/{item_id}", status_code=202, response_model=ItemState, dependencies=_ADMIN, tags=["items"])
+@router.put("/items/{item_id:path}", status_code=202, response_model=ItemState, dependencies=_ADMIN, tags=["items"])
 async def put_item(
     item_id: _IdInPath, columns: Annotated[dict[str, Scalar | None], Body(examples=[_ITEM])], service: OfService
 ) -> Response:
@@ -335,7 +338,7 @@ async def put_item(
     return _json({"item_id": item_id, "status": "accepted"}, 202)
 
 
-@router.delete("/items/{item_id}", response_model=ItemState, dependencies=_ADMIN, tags=["items"])
+@router.delete("/items/{item_id:path}", response_model=ItemState, dependencies=_ADMIN, tags=["items"])
 async def delete_item(item_id: _IdInPath, service: OfService) -> Response:
     """Withdraw an item: no list that is made from now on holds it, on any instance."""
     await service.in_thread(service.store.change_item, item_id, None)
@@ -343,9 +346,10 @@ async def delete_item(item_id: _IdInPath, service: OfService) -> Response:
     return _json({"item_id": item_id, "status": "withdrawn"})
 
 
-@router.delete("/users/{user_id}", response_model=UserDeleted, dependencies=_ADMIN, tags=["users"])
+@router.delete("/users/{user_id:path}", response_model=UserDeleted, dependencies=_ADMIN, tags=["users"])
 async def delete_user(user_id: _IdInPath, service: OfService) -> Response:
     """Remove all that is stored of somebody, and stop using what the model's own log knows of them."""
+    await service.call(service.engine.sync)  # lists that were answered are on their way to the database then
     removed = await service.in_thread(service.store.forget, user_id)
     await service.call(service.engine.sync)
     return _json(removed)
@@ -417,7 +421,7 @@ async def post_experiment(
     return _json({"name": experiment.name, "status": "running"}, 201)
 
 
-@router.post("/experiments/{name}/stop", dependencies=_ADMIN, tags=["experiments"])
+@router.post("/experiments/{name:path}/stop", dependencies=_ADMIN, tags=["experiments"])
 async def stop_experiment(name: _IdInPath, service: OfService) -> Response:
     """End an experiment: everybody gets the default model again."""
     _entry(service, name)
@@ -426,7 +430,7 @@ async def stop_experiment(name: _IdInPath, service: OfService) -> Response:
     return _json({"name": name, "status": "stopped"})
 
 
-@router.post("/experiments/{name}/promote", dependencies=_ADMIN, tags=["experiments"])
+@router.post("/experiments/{name:path}/promote", dependencies=_ADMIN, tags=["experiments"])
 async def promote(name: _IdInPath, body: Promotion, service: OfService) -> Response:
     """End an experiment, and make the model of one of its variants the default."""
     experiment = read_experiment(_entry(service, name)["definition"])
@@ -468,7 +472,7 @@ async def readyz(service: OfService) -> Response:
     return _json({"status": "ready", "version": service.engine.models[DEFAULT].version})
 
 
-@operations.get("/metrics", tags=["operations"], dependencies=_ADMIN)
+@operations.get("/metrics", tags=["operations"], dependencies=_ADMIN, response_class=PlainTextResponse)
 async def get_metrics(service: OfService) -> Response:
     """What the service counts, for Prometheus."""
     metrics.waiting.labels("recommendations").set(service.engine.num_waiting)
@@ -477,4 +481,5 @@ async def get_metrics(service: OfService) -> Response:
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), status, media_type="application/json")
+    spelled = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return Response(spelled.encode(errors="replace"), status, media_type="application/json")

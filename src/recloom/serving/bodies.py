@@ -2,17 +2,37 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from recloom.events.timestamps import ACCEPTED, read_seconds
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Scalar = str | int | float | bool
+PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=PRINTABLE)]
+LARGEST = 1e300
+"""Largest number that is taken: larger ones overflow sooner or later."""
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether something is a text that can be written down, a number that can be reckoned with, or yes or no."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, int | float) and abs(value) <= LARGEST
+
+
+def _scalar(value: Any) -> Any:
+    if not is_scalar(value):
+        raise ValueError("wanted a text, a number or a boolean")
+    return value
+
+
+Scalar = Annotated[str | int | float | bool, AfterValidator(_scalar)]
 
 
 def _time(value: Any) -> Any:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         seconds = value if value is None or abs(value) < 10**11 else value // 1000
+        if seconds is not None and abs(seconds) >= 10**11:
+            raise ValueError(f"{str(value)[:20]} is too large for a time; wanted {ACCEPTED}")
     else:
         seconds = read_seconds(value) if isinstance(value, str | float) else None
         if seconds is None:
@@ -44,7 +64,7 @@ class EventIn(BaseModel):
     )
     item_id: Id
     timestamp: Time | None = Field(None, description="When; now where nothing is said")
-    behavior: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "interaction"
+    behavior: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=PRINTABLE)] = "interaction"
     recommendation_id: Id | None = Field(None, description="The list it came from, as the service numbered it")
     value: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         None, description="What it was worth, as a price"

@@ -223,8 +223,8 @@ class Engine:
             answers = self._answer(model, [ask for _, ask, _ in members])
             for (wanted, _, variant), answer in zip(members, answers, strict=True):
                 served = Served(uuid.uuid4().hex, model, variant.name if variant else None, answer)
-                metrics.served(served)
                 if wanted.is_logged:
+                    metrics.served(served)
                     exposures.append(self._exposure(wanted, served, now, is_shadow=False))
                 wanted.done.set_result(served)
         if self.experiment is not None:

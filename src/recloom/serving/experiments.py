@@ -49,6 +49,9 @@ class Experiment:
         names = [variant.name for variant in self.variants]
         if not self.name or len(set(names)) < len(names) or not names:
             raise ConfigError("an experiment needs a name, and variants with different names")
+        for name in (self.name, *names):
+            if len(name) > 256 or not name.isprintable():
+                raise ConfigError(f"the name {name[:20]!r} is too long or holds control characters")
         total = sum(variant.share for variant in self.variants)
         if any(variant.share < 0 for variant in self.variants) or abs(total - 1) > 1e-6:
             raise ConfigError(f"the shares of the variants add up to {total:g}; they have to add up to 1")

@@ -31,6 +31,8 @@ MOST_OUTDATED = 0.1
 """Share of the items that the index may not know as they are now before it is built anew."""
 LIKE_ENOUGH = 0.3
 """Cosine from which on an item of the history is given as a reason."""
+LEAST_ALIKE = 1e-6
+"""The same for models without vectors, whose likeness has scales of its own."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ class LiveModel:
                     self.catalogue.ids[item],
                     None if np.isinf(score) else float(score),
                     self.catalogue.titles[item],
-                    self._reasons(item, past) if ask.explain else [],
+                    self._reasons(item, past, served_by[place]) if ask.explain else [],
                 )
                 for item, score in zip(shown.tolist(), scores.tolist(), strict=True)
             ]
@@ -303,15 +305,8 @@ class LiveModel:
 
     def find(self, words: str, most: int, now: float) -> list[int]:
         """Return rows of items whose title or id holds all the words, the popular ones first."""
-        wanted = words.casefold().split()
         is_open_I = self.catalogue.open_mask(now)
-        found = [
-            row
-            for row, title in enumerate(self.catalogue.titles)
-            if row
-            and is_open_I[row]
-            and all(word in f"{title} {self.catalogue.ids[row]}".casefold() for word in wanted)
-        ]
+        found = [row for row in self.catalogue.rows_with(words.casefold().split()) if is_open_I[row]]
         return sorted(found, key=lambda row: -self._popularity_I[row])[:most]
 
     def popular_rows(self, most: int, now: float) -> np.ndarray:
@@ -415,16 +410,20 @@ class LiveModel:
     def _popular(self, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None) -> Hits:
         return Hits.of_scores(np.log1p(self._popularity_I), allowed_I, boosted)
 
-    def _reasons(self, item: int, past: _Past) -> list[dict[str, Any]]:
-        """Say which items of the history an item is most like, in the model's own vectors."""
+    def _reasons(self, item: int, past: _Past, served_by: str) -> list[dict[str, Any]]:
+        """Say which items of the history an item is most like, as the model sees it; nothing where there is none."""
         rows = np.unique(past.rows[-self.recommender.model.max_length :])
         rows = rows[rows != item]
-        unit = self.search.unit_vectors(np.concatenate([[item], rows])) if len(rows) else None
         reasons: list[dict[str, Any]] = []
-        if unit is not None:
-            alike = unit[1:] @ unit[0]
+        if served_by != POPULAR and len(rows):
+            unit = self.search.unit_vectors(np.concatenate([[item], rows]))
+            if unit is None:
+                with torch.no_grad():
+                    alike = self.search.model.similarity(item).float().numpy()[rows]
+            else:
+                alike = unit[1:] @ unit[0]
             for place in np.argsort(-alike, kind="stable")[:MOST_REASONS]:
-                if alike[place] >= LIKE_ENOUGH:
+                if alike[place] >= (LIKE_ENOUGH if unit is not None else LEAST_ALIKE):
                     because = int(rows[place])
                     reasons.append(
                         {
@@ -434,8 +433,10 @@ class LiveModel:
                             "similarity": round(float(alike[place]), 3),
                         }
                     )
-        if not reasons:
-            reasons.append({"kind": "popular"} if self._popularity_I[item] > 0 else {"kind": "new"})
+        if not reasons and self._popularity_I[item] == 0:
+            reasons.append({"kind": "new"})
+        elif served_by == POPULAR:
+            reasons.append({"kind": "popular"})
         return reasons
 
     def _build_index(self) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
+from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recloom.serving import metrics
@@ -31,32 +32,30 @@ class Guard:
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app, self._max_body_bytes = app, max_body_bytes
+        # Of a kind that reading a body lets through; any other exception there becomes a 400.
+        self._too_large = HTTPException(413, f"the body is larger than {max_body_bytes:,} bytes; send it in parts")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status, has_begun = 500, False
+        status = 500
 
         async def send_on(message: Message) -> None:
-            nonlocal status, has_begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, has_begun = message["status"], True
+                status = message["status"]
                 headers = message.setdefault("headers", [])
                 present = {name for name, _ in headers}
                 headers.extend((name, value) for name, value in SECURITY_HEADERS.items() if name not in present)
             await send(message)
 
-        limited = _Limited(receive, self._max_body_bytes)
         try:
             if _declared_length(scope) > self._max_body_bytes:
-                raise _TooLargeError
-            await self._app(scope, limited, send_on)
-        except _TooLargeError:
-            if not has_begun:
-                detail = f"the body is larger than {self._max_body_bytes:,} bytes; send it in parts"
-                await problem(413, detail)(scope, receive, send_on)
+                await problem(413, self._too_large.detail)(scope, receive, send_on)
+            else:
+                await self._app(scope, _Limited(receive, self._max_body_bytes, self._too_large), send_on)
         finally:
             self._account(scope, status, time.perf_counter() - began)
 
@@ -68,21 +67,17 @@ class Guard:
                                        "milliseconds": round(seconds * 1000, 2)})  # fmt: skip
 
 
-class _TooLargeError(Exception):
-    pass
-
-
 class _Limited:
     """A body that may only be so long, whatever its header says."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._left = receive, most
+    def __init__(self, receive: Receive, most: int, error: HTTPException) -> None:
+        self._receive, self._left, self._error = receive, most, error
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _TooLargeError
+            raise self._error
         return message
 
 

@@ -35,7 +35,8 @@ def problem(status: int, detail: str, retry_after: int | None = None) -> Respons
     headers = {} if retry_after is None else {"retry-after": str(retry_after)}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(json.dumps(body, ensure_ascii=False), status, headers, MEDIA_TYPE)
+    # What it quotes may be no proper text.
+    return Response(json.dumps(body, ensure_ascii=False).encode(errors="replace"), status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

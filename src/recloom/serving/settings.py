@@ -44,9 +44,9 @@ class ServiceConfig:
     """Threads of one computation."""
     rate_limit: float = 0.0
     """Requests a second that one key may make, or one address where there are no keys; 0 for any number."""
-    approximate_from: int = 1_000_000
-    """Items from which on an approximate index is used, if the extra `ann` is installed."""
-    approximate_recall: float = 0.98
+    approximate_from: int = 50_000
+    """Items from which on an approximate index is used, if the extra `ann` is installed; fewer are searched exactly."""
+    approximate_recall: float = 0.99
     """Share of the ten best items that the approximate index has to find."""
     room: int = 1_000
     """Items that can come at run time before the model is laid out anew, which happens in the background."""

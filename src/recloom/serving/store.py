@@ -258,6 +258,7 @@ class Store:
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Remove all that is stored about somebody, and say how much it was."""
+        self.add(()).result()  # what waits is written first, so that it is removed as well
         removed = {}
         with self.database.transaction() as connection:
             self.database.next_revision(connection)

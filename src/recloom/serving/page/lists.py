@@ -146,7 +146,8 @@ def _why(place: Shown) -> str:
     if alike:
         short = [title if len(title) <= LONGEST_REASON else f"{title[:LONGEST_REASON].rstrip()}…" for title in alike]
         return f"like {' and '.join(short)}"
-    return "popular now" if any(reason["kind"] == "popular" for reason in place.reasons) else "new"
+    kinds = {reason["kind"] for reason in place.reasons}
+    return "popular now" if "popular" in kinds else "new" if "new" in kinds else ""
 
 
 # Items
