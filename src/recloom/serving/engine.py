@@ -213,7 +213,7 @@ class Engine:
             try:
                 ask = self._ask(wanted, known, rules.and_also(wanted.rules), now)
                 self.models[name].check(ask)
-            except RecloomError as error:
+            except Exception as error:  # one person's mistake is nobody else's
                 wanted.done.set_exception(error)
             else:
                 groups.setdefault(name, []).append((wanted, ask, variant))

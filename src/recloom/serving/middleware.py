@@ -6,10 +6,11 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recloom.serving import metrics
-from recloom.serving.problems import problem
+from recloom.serving.problems import problem, unforeseen
 
 log = logging.getLogger("recloom.serving.requests")
 SECURITY_HEADERS = {
@@ -40,7 +41,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        status = 0
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -56,8 +57,13 @@ class Guard:
                 await problem(413, self._too_large.detail)(scope, receive, send_on)
             else:
                 await self._app(scope, _Limited(receive, self._max_body_bytes, self._too_large), send_on)
+        except Exception as error:
+            # Answered here, because further out nothing would add headers to it.
+            if status:
+                raise
+            await unforeseen(Request(scope), error)(scope, receive, send_on)
         finally:
-            self._account(scope, status, time.perf_counter() - began)
+            self._account(scope, status or 500, time.perf_counter() - began)
 
     def _account(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")

@@ -50,7 +50,6 @@ def install(app: FastAPI) -> None:
         (QueueFullError, _busy),
         (TimeoutError, _late),
         (asyncio.TimeoutError, _late),
-        (Exception, _unforeseen),
     ):
         app.add_exception_handler(kind, answer)  # type: ignore[arg-type]
 
@@ -80,7 +79,7 @@ def _library(request: Request, error: RecloomError) -> Response:
         return problem(404, str(error))
     if isinstance(error, InputError):
         return problem(422, str(error))
-    return _unforeseen(request, error)
+    return unforeseen(request, error)
 
 
 def _busy(_: Request, error: Exception) -> Response:
@@ -91,6 +90,8 @@ def _late(_: Request, error: Exception) -> Response:
     return problem(503, "the answer took too long and was given up; come back in a second", retry_after=1)
 
 
-def _unforeseen(request: Request, error: Exception) -> Response:
-    log.error("request failed", exc_info=error, extra={"route": request.scope.get("route_path", "")})
+def unforeseen(request: Request, error: Exception) -> Response:
+    """Return the response to a mistake of the service itself; what it was goes to the log only."""
+    route = getattr(request.scope.get("route"), "path", "unknown")  # as declared: the address may name a person
+    log.error("request failed", exc_info=error, extra={"route": route})
     return problem(500, "something went wrong here; the log of the service says what")

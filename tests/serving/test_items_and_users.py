@@ -1,0 +1,148 @@
+"""Items that come and go at run time, and people who want to be forgotten."""
+
+import time
+
+import pytest
+from sqlalchemy import func, select
+
+from recloom.serving import database as tables
+from tests.serving.helpers import ITEMS, ask, asked_ids, post, problem, wait_until
+
+EVERYTHING = {"k": 100, "include_seen": True}
+
+
+def count(client, table, user):
+    with client.app.state.service.store.database.transaction() as connection:
+        return connection.execute(select(func.count()).where(table.c.user_id == user)).scalar_one()
+
+
+def test_a_new_item_is_recommended_within_a_second_to_who_likes_its_like(serve):
+    client = serve()
+    began = time.monotonic()
+    body = {"title": "film number12 kind3", "category": "book|new", "price": 5, "colour": "red"}
+    answer = client.put("/v1/items/fresh", json=body)
+    assert (answer.status_code, answer.json()) == (202, {"item_id": "fresh", "status": "accepted"})
+    wait_until(lambda: "fresh" in asked_ids(client, history=["i11"], k=ITEMS))
+    assert time.monotonic() - began < 3  # a second where nothing else runs
+    new = asked_ids(client, history=["i11"], **EVERYTHING, filters={"where": {"category": {"=": "new"}}})
+    assert new == asked_ids(client, user_id="u1", filters={"where": {"colour": {"=": "red"}}}) == ["fresh"]
+    assert "fresh" in [place["item_id"] for place in client.get("/v1/items/i12/similar").json()["items"]]
+    post(client, {"user_id": "ann", "item_id": "fresh"})
+    assert ask(client, user_id="ann")["unknown_items"] == 0
+    assert "fresh" in asked_ids(serve(), history=["i11"], k=ITEMS)  # after a restart too
+
+
+def test_an_item_that_changes_is_what_was_said_last(serve):
+    client = serve()
+    client.put("/v1/items/i03", json={"title": "renamed", "price": 99})
+    cheap = {"filters": {"where": {"price": {"<": 50}}}}
+    assert "i03" not in asked_ids(client, user_id="u20", **EVERYTHING, **cheap)
+    shown = ask(client, user_id="u20", **EVERYTHING, filters={"allow": ["i03"]})["items"]
+    assert [place["title"] for place in shown] == ["renamed"]
+    client.put("/v1/items/i03", json={"title": "renamed", "price": 9})
+    assert "i03" in asked_ids(client, user_id="u20", **EVERYTHING, **cheap)
+
+
+def test_an_item_is_shown_between_its_dates_only(serve, steady_clock):
+    client = serve()
+    now = time.time()
+    client.put("/v1/items/i03", json={"title": "a", "available_until": now + 100})
+    client.put("/v1/items/i04", json={"title": "b", "available_from": now + 100})
+    for seconds, there, gone in ((0, "i03", "i04"), (101, "i04", "i03"), (50, "i03", "i04")):
+        steady_clock(now + seconds)
+        got = asked_ids(client, user_id="u20", **EVERYTHING)
+        assert there in got
+        assert gone not in got
+
+
+def test_a_withdrawn_item_is_never_shown_until_it_is_put_anew(serve):
+    client = serve()
+    first = asked_ids(client, user_id="u20", k=1)[0]
+    answer = client.delete(f"/v1/items/{first}")
+    assert (answer.status_code, answer.json()) == (200, {"item_id": first, "status": "withdrawn"})
+    for filters in ({}, {"pinned": [first]}, {"allow": [first]}, {"boosts": [{"items": [first], "weight": 1e9}]}):
+        assert first not in asked_ids(client, user_id="u20", **EVERYTHING, filters=filters)
+    assert first not in asked_ids(client, user_id="a stranger", **EVERYTHING)
+    assert first not in [place["item_id"] for place in client.get("/v1/items/i12/similar?k=50").json()["items"]]
+    problem(client.get(f"/v1/items/{first}/similar"), 404, "is not among")
+    again = serve()
+    assert first not in asked_ids(again, user_id="u20", **EVERYTHING)
+    again.put(f"/v1/items/{first}", json={"title": "back"})
+    wait_until(lambda: first in asked_ids(again, user_id="u20", **EVERYTHING))
+
+
+def test_withdrawing_what_nobody_knows_harms_nothing(serve):
+    client = serve()
+    assert client.delete("/v1/items/unheard").status_code == 200
+    assert ask(client, user_id="u20")["items"]
+
+
+def test_more_new_items_than_there_is_room_for_are_taken_in_the_background(serve):
+    client = serve(room=2)
+    for number in range(5):
+        assert client.put(f"/v1/items/new{number}", json={"title": f"film new{number}"}).status_code == 202
+    new = {f"new{number}" for number in range(5)}
+    wait_until(lambda: new <= set(asked_ids(client, user_id="u20", **EVERYTHING)))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ([1], ""),
+        ({"title": {"en": "x"}}, "title"),
+        ({"price": ["1"]}, "price"),
+        ({"x" * 65: 1}, "names of 1 to 64 letters"),
+        ({f"c{n}": n for n in range(201)}, "at most 200 columns"),
+    ],
+)
+def test_an_item_that_cannot_be_is_refused(shared, body, words):
+    problem(shared.put("/v1/items/odd", json=body), 422, words)
+
+
+def test_any_id_can_be_written_into_an_address(serve):
+    client = serve()
+    for name in ("a/b", "https://shop.example/1?x=2#3", "50%", "a b", "ü", "..", "a/similar"):
+        spelled = "".join(f"%{byte:02X}" for byte in name.encode())
+        assert client.put(f"/v1/items/{spelled}", json={"title": "film number12 kind3"}).json()["item_id"] == name
+        wait_until(lambda name=name: name in asked_ids(client, user_id="u20", **EVERYTHING))
+        assert client.get(f"/v1/items/{spelled}/similar").status_code == 200
+        assert client.delete(f"/v1/items/{spelled}").json() == {"item_id": name, "status": "withdrawn"}
+        assert name not in asked_ids(client, user_id="u20", **EVERYTHING)
+        post(client, {"user_id": name, "item_id": "i01"})
+        assert client.delete(f"/v1/users/{spelled}").json()["events"] == 1
+
+
+def test_somebody_who_is_deleted_is_a_stranger_on_disk_and_in_the_models_log(serve):
+    client = serve()
+    post(client, {"user_id": "u07", "item_id": "i20"})
+    before = ask(client, user_id="u07")
+    assert before["served_by"] == "weave"
+    answer = client.delete("/v1/users/u07")
+    assert (answer.status_code, answer.json()) == (200, {"events": 1, "recommendations": 1})
+    for service in (client, serve()):
+        assert count(service, tables.events, "u07") == 0
+        after = ask(service, user_id="u07")
+        assert after["served_by"] == "popular-recent"
+        assert after["items"] == ask(service, user_id="a stranger")["items"]
+    with client.app.state.service.store.database.transaction() as connection:
+        assert "u07" not in str(connection.execute(select(tables.forgotten)).all())
+    post(client, {"user_id": "u07", "item_id": "i10"})
+    assert ask(client, user_id="u07")["items"] == ask(client, history=["i10"])["items"]
+    assert ask(client, user_id="u08")["served_by"] == "weave"
+
+
+def test_a_list_that_was_just_shown_is_forgotten_too(serve):
+    client = serve()
+    for _ in range(20):
+        ask(client, user_id="ann")
+        client.delete("/v1/users/ann")
+        client.app.state.service.store.add(()).result(5)
+        assert count(client, tables.recommendations, "ann") == 0
+
+
+def test_old_events_and_lists_are_removed(serve):
+    client = serve()
+    store = client.app.state.service.store
+    post(client, {"user_id": "ann", "item_id": "i01", "timestamp": 1_000_000}, {"user_id": "ann", "item_id": "i02"})
+    assert store.remove_before(int(time.time()) - 100) == 1
+    assert count(client, tables.events, "ann") == 1
