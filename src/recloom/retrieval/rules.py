@@ -70,7 +70,13 @@ class Rules:
             where.setdefault(name, {})
             for operator, wanted in tests.items():
                 if operator in where[name] and where[name][operator] != wanted:
-                    wanted = _stricter(operator, where[name][operator], wanted, name)
+                    try:
+                        wanted = _stricter(operator, where[name][operator], wanted, name)
+                    except TypeError:
+                        raise ConfigError(
+                            f"the condition {operator} {wanted!r} on {name} cannot be held against another one,"
+                            f" {operator} {where[name][operator]!r}"
+                        ) from None
                 where[name][operator] = wanted
         most = dict(self.max_per)
         for name, count in other.max_per.items():

@@ -127,6 +127,8 @@ def create_app(model: Path, database: str, settings: Settings | None = None, *, 
 
     app.include_router(page)
     problems.install(app)
+    # Events are checked one by one, so that a bad one is rejected by itself; their form has to be described by hand.
+    app.openapi()["components"]["schemas"]["EventIn"] = EventIn.model_json_schema()
     if options.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=options.cors_origins, allow_methods=["*"], allow_headers=["authorization"]

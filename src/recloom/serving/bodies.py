@@ -75,7 +75,7 @@ class EventsIn(_Body):
     """Events to keep."""
 
     events: list[dict[str, Any]] = Field(
-        description="Each as `Event`; a bad one is rejected by itself",
+        description="Each as `EventIn`; a bad one is rejected by itself",
         json_schema_extra={
             "items": {"$ref": "#/components/schemas/EventIn"},
             "examples": [[{"event_id": "e-1", "user_id": "1", "item_id": "1001", "behavior": "view"}]],

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recloom.serving.bodies import EventIn
-
 Schema = Mapping[str, Any]
 
 
@@ -59,8 +57,7 @@ def reference(openapi: Mapping[str, Any], base: str, *, needs_keys: bool) -> Ref
         base: Address of the service, for the examples.
         needs_keys: Whether the examples send a key.
     """
-    # The events of a body are checked one by one, so that the document names their schema without holding it.
-    schemas = {"EventIn": EventIn.model_json_schema(), **openapi["components"]["schemas"]}
+    schemas = openapi["components"]["schemas"]
     routes = [
         _route(path, method, operation, schemas, base, needs_keys)
         for path, operations in openapi["paths"].items()
