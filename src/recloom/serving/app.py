@@ -218,6 +218,8 @@ def _event(raw: dict[str, Any], now: int) -> Event:
 def _person(user_id: str | None, session_id: str | None, what: str) -> str:
     if (user_id is None) == (session_id is None):
         raise ConfigError(f"{what} needs either user_id or session_id, one of them")
+    if user_id is not None and user_id.startswith(SESSION_PREFIX):
+        raise ConfigError(f"a user_id cannot begin with {SESSION_PREFIX}; give the rest of it as session_id")
     return user_id if user_id is not None else f"{SESSION_PREFIX}{session_id}"
 
 
@@ -336,7 +338,17 @@ async def put_item(
     columns.pop("item_id", None)
     said = {name: value for name, value in columns.items() if value is not None}
     await service.in_thread(service.store.change_item, item_id, said)
-    await service.call(service.engine.sync)
+
+    def is_unknown_for_good() -> bool:
+        service.engine.sync()
+        model = service.engine.models[DEFAULT]
+        return model.text is None and not model.catalogue.row_of(item_id)
+
+    if await service.call(is_unknown_for_good):
+        detail = (
+            "the model in service reads no text, so it cannot place a new item; one that does can, when it is loaded"
+        )
+        return _json({"item_id": item_id, "status": "accepted", "detail": detail}, 202)
     return _json({"item_id": item_id, "status": "accepted"}, 202)
 
 

@@ -179,6 +179,7 @@ class ItemState(BaseModel):
 
     item_id: str
     status: Literal["accepted", "withdrawn"]
+    detail: str | None = Field(None, description="Why a new item will not be recommended, where it will not")
 
 
 class UserDeleted(BaseModel):

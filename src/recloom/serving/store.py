@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy.exc import DataError, IntegrityError
 
 from recloom.serving import database as tables
 from recloom.serving.database import REVISION, Database, DatabaseError
@@ -314,6 +315,7 @@ class Store:
         joined = tables.recommendations.outerjoin(
             tables.events,
             (acted.recommendation_id == shown.recommendation_id)
+            & or_(shown.user_id.is_(None), acted.user_id == shown.user_id)
             & (acted.timestamp >= shown.served - 1)
             & (acted.timestamp <= shown.served + window),
         )
@@ -351,15 +353,23 @@ class Store:
                     if job.done.set_running_or_notify_cancel():  # else whoever waited has been told to try again
                         jobs.append(job)
                 self._num_waiting -= size
-            try:
-                self._write(jobs)
-            except Exception as error:  # whatever it was, those who wait are told and the next ones get their turn
-                failure = error if isinstance(error, DatabaseError) else DatabaseError(f"writing failed ({error!r})")
-                for job in jobs:
-                    job.done.set_exception(failure)
-            else:
-                for job in jobs:
-                    job.done.set_result(None)
+            self._settle(jobs)
+
+    def _settle(self, jobs: "Sequence[_Job]") -> None:
+        """Write what some jobs hold and tell those who wait."""
+        try:
+            self._write(jobs)
+        except Exception as error:  # whatever it was, those who wait are told and the next ones get their turn
+            if len(jobs) > 1 and isinstance(error.__cause__, DataError | IntegrityError):
+                for job in jobs:  # one of them holds something that cannot be stored; the others can
+                    self._settle([job])
+                return
+            failure = error if isinstance(error, DatabaseError) else DatabaseError(f"writing failed ({error!r})")
+            for job in jobs:
+                job.done.set_exception(failure)
+        else:
+            for job in jobs:
+                job.done.set_result(None)
 
     def _write(self, jobs: "Sequence[_Job]") -> None:
         received = int(time.time())
