@@ -59,6 +59,26 @@ def test_the_python_of_readme_runs(tmp_path):
         assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2", "3"]
 
 
+def test_the_calls_of_readme_are_answered(tmp_path):
+    client = pytest.importorskip("starlette.testclient", reason="the extra serve is not installed")
+    from recloom import Dataset, Recommender
+    from recloom.serving import create_app
+
+    shop = Dataset.from_files(ROOT / "examples/shop/events.csv", ROOT / "examples/shop/items.csv")
+    Recommender.fit(shop, settings={"encoder": {"name": "hashing"}}).save(tmp_path / "model")
+    calls = re.findall(
+        r"^    curl -X POST localhost:8000(\S+) -d '(.*?)'", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert [path for path, _ in calls] == ["/v1/events", "/v1/recommendations"]
+    with client.TestClient(create_app(tmp_path / "model", str(tmp_path / "live.db"))) as service:
+        answers = [
+            service.post(path, content=body, headers={"content-type": "application/json"}) for path, body in calls
+        ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == {"accepted": 1, "rejected": []}
+    assert {item["item_id"] for item in answers[1].json()["items"]} == {"1004", "1005", "1006"}
+
+
 def test_readme_names_every_command_and_model():
     from recloom.cli import app
     from recloom.models import MODELS
