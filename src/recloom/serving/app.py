@@ -26,8 +26,12 @@ from recloom.serving.bodies import (
     EventIn,
     EventsIn,
     EventsOut,
+    ExperimentsOut,
+    ExperimentState,
     ItemState,
     ModelIn,
+    ModelLoading,
+    ModelsOut,
     PastEvent,
     Problem,
     Promotion,
@@ -372,7 +376,7 @@ async def delete_user(user_id: _IdInPath, service: OfService) -> Response:
 # Models and experiments
 
 
-@router.get("/models", dependencies=_ADMIN, tags=["models"])
+@router.get("/models", response_model=ModelsOut, dependencies=_ADMIN, tags=["models"])
 async def get_models(service: OfService) -> Response:
     """The models in service, their versions, and how they search."""
     engine = service.engine
@@ -381,7 +385,7 @@ async def get_models(service: OfService) -> Response:
     return _json({"models": facts, "problems": problems_by_name})
 
 
-@router.post("/models", status_code=202, dependencies=_ADMIN, tags=["models"])
+@router.post("/models", status_code=202, response_model=ModelLoading, dependencies=_ADMIN, tags=["models"])
 async def post_model(body: ModelIn, service: OfService) -> Response:
     """Load a model folder under a name, beside the others or in the place of one, without a failed request."""
     version = await service.in_thread(_version_in, Path(body.path))
@@ -402,7 +406,7 @@ def _version_in(path: Path) -> str:
     return file_digest(path / CHECKSUMS)[:12]
 
 
-@router.get("/experiments", dependencies=_ADMIN, tags=["experiments"])
+@router.get("/experiments", response_model=ExperimentsOut, dependencies=_ADMIN, tags=["experiments"])
 async def get_experiments(service: OfService) -> Response:
     """All experiments, the newest first: clicks, conversions and revenue a list, with intervals that always hold."""
     return _json({"experiments": await service.in_thread(experiment_reports, service)})
@@ -420,7 +424,7 @@ def experiment_reports(service: Service) -> list[dict[str, Any]]:
     return reports
 
 
-@router.post("/experiments", status_code=201, dependencies=_ADMIN, tags=["experiments"])
+@router.post("/experiments", status_code=201, response_model=ExperimentState, dependencies=_ADMIN, tags=["experiments"])
 async def post_experiment(
     definition: Annotated[dict[str, Any], Body(examples=[_EXPERIMENT])], service: OfService
 ) -> Response:
@@ -435,7 +439,7 @@ async def post_experiment(
     return _json({"name": experiment.name, "status": "running"}, 201)
 
 
-@router.post("/experiments/{name:path}/stop", dependencies=_ADMIN, tags=["experiments"])
+@router.post("/experiments/{name:path}/stop", response_model=ExperimentState, dependencies=_ADMIN, tags=["experiments"])
 async def stop_experiment(name: _IdInPath, service: OfService) -> Response:
     """End an experiment: everybody gets the default model again."""
     _entry(service, name)
@@ -444,7 +448,9 @@ async def stop_experiment(name: _IdInPath, service: OfService) -> Response:
     return _json({"name": name, "status": "stopped"})
 
 
-@router.post("/experiments/{name:path}/promote", dependencies=_ADMIN, tags=["experiments"])
+@router.post(
+    "/experiments/{name:path}/promote", response_model=ExperimentState, dependencies=_ADMIN, tags=["experiments"]
+)
 async def promote(name: _IdInPath, body: Promotion, service: OfService) -> Response:
     """End an experiment, and make the model of one of its variants the default."""
     experiment = read_experiment(_entry(service, name)["definition"])

@@ -192,12 +192,69 @@ class UserDeleted(BaseModel):
 class ModelIn(_Body):
     """A model folder to serve under a name, or the same one anew."""
 
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "wide", "path": "/var/lib/recloom/wide"}]}
+    )
+
     name: Id
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
+class ModelFacts(BaseModel):
+    """A model in service."""
+
+    name: str
+    model: str = Field(description="Its kind, such as weave")
+    version: str
+    items: int
+    room: int = Field(description="New items that fit before it is laid out anew")
+    loaded: int = Field(description="UTC seconds")
+    fitted_on: str = Field(description="Fingerprint of its dataset")
+    validation_ndcg_at_10: float | None
+    search: Literal["exact", "approximate"]
+    index_recall: float | None = Field(description="Measured when the index was built; null where search is exact")
+
+
+class ModelProblem(BaseModel):
+    """Why a model is not in service, or not in the version it should be."""
+
+    name: str
+    detail: str
+
+
+class ModelsOut(BaseModel):
+    """The models of the service."""
+
+    models: list[ModelFacts]
+    problems: list[ModelProblem]
+
+
+class ModelLoading(BaseModel):
+    """A model that is being loaded."""
+
+    name: str
+    version: str
+    status: Literal["loading"]
+
+
+class ExperimentsOut(BaseModel):
+    """What came of every experiment: variants with ctr, conversion and revenue, their intervals and differences."""
+
+    experiments: list[dict[str, Any]]
+
+
+class ExperimentState(BaseModel):
+    """What became of an experiment."""
+
+    name: str
+    status: Literal["running", "stopped"]
+    promoted: str | None = None
+
+
 class Promotion(_Body):
     """Which variant's model everybody gets from now on."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"variant": "diverse"}]})
 
     variant: Id
 
