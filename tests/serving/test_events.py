@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tests.serving.helpers import ask, asked_ids, event, post, problem
+from recloom.serving import Settings
+from tests.serving.helpers import ask, asked_ids, event, post, problem, wait_until
 
 
 def stored(client):
@@ -133,3 +134,22 @@ def test_a_full_queue_of_writes_says_come_back(serve):
     problem(answer, 503, "too much is waiting")
     assert answer.headers["retry-after"] == "1"
     assert post(client, {"user_id": "a", "item_id": "i01"})["accepted"] == 1
+
+
+def test_old_events_are_removed_on_schedule(serve):
+    now = int(time.time())
+    forever = serve()
+    post(forever, event("old", "ann", "i01", timestamp=now - 40 * 86_400), event("new", "ann", "i02", timestamp=now))
+    assert set(stored(forever)) == {"old", "new"}
+    limited = serve(retention_days=30.0)  # the first look is right after the start
+    wait_until(lambda: set(stored(limited)) == {"new"}, 10)
+
+
+def test_a_behaviour_of_weight_zero_is_kept_but_not_read_and_a_negative_one_hides_the_item(serve):
+    weighed = serve(settings=Settings(behaviors={"impression": 0.0, "dislike": -1.0}))
+    before = asked_ids(weighed, user_id="ann")
+    post(weighed, event("e1", "ann", "i03", behavior="impression"))
+    assert asked_ids(weighed, user_id="ann") == before
+    post(weighed, event("e2", "ann", before[0], behavior="dislike"))
+    assert asked_ids(weighed, user_id="ann")[:-1] == before[1:]
+    assert set(stored(weighed)) == {"e1", "e2"}
