@@ -30,6 +30,8 @@ from recloom.serving.store import Event, Exposure, ItemChange, ModelEntry, Queue
 log = logging.getLogger("recloom.serving")
 T = TypeVar("T")
 DEFAULT = "default"
+PATIENCE = 0.6
+"""How long to wait for those who were just answered, as a share of the time that their batch took."""
 TICK_SECONDS = 0.2
 WATCH_SECONDS = 2.0
 POPULARITY_SECONDS = 60.0
@@ -173,8 +175,13 @@ class Engine:
 
     def _run(self) -> None:
         torch.set_num_threads(self.settings.service.threads)
+        expected, patience = 0, 0.0
         while True:
             with self._wake:
+                # Whoever was answered just now often asks again at once: a moment's patience lets them share a batch,
+                # much of whose cost does not depend on how many share it.
+                self._wake.wait_for(lambda: len(self._waiting) >= expected or self._stopped, patience)
+                expected, patience = 0, 0.0
                 while not (self._waiting or self._calls or self._stopped):
                     self._wake.wait()
                 if self._stopped and not self._waiting and not self._calls:
@@ -187,12 +194,15 @@ class Engine:
                 call()
             batch = [wanted for wanted in batch if wanted.done.set_running_or_notify_cancel()]
             if batch:
+                began = time.monotonic()
                 try:
                     self._serve(batch)
                 except Exception as error:  # whoever waits is told, and the next ones get their turn
                     for wanted in batch:
                         if not wanted.done.done():
                             wanted.done.set_exception(error)
+                expected = min(len(self._waiting) + len(batch), self.settings.service.batch)
+                patience = PATIENCE * (time.monotonic() - began)
 
     def _serve(self, batch: Sequence[Wanted]) -> None:
         now = time.time()

@@ -38,7 +38,7 @@ class ServiceConfig:
     """Events and exposures that may wait to be written; further ones are told to come back (503)."""
     timeout: float = 5.0
     """Seconds after which a request is given up (503)."""
-    batch: int = 16
+    batch: int = 32
     """Recommendations computed together, where so many wait."""
     threads: int = 1
     """Threads of one computation."""
