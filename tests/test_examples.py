@@ -70,7 +70,9 @@ def test_the_calls_of_readme_are_answered(tmp_path):
         r"^    curl -X POST localhost:8000(\S+) -d '(.*?)'", (ROOT / "README.md").read_text(), re.MULTILINE
     )
     assert [path for path, _ in calls] == ["/v1/events", "/v1/recommendations"]
-    with client.TestClient(create_app(tmp_path / "model", str(tmp_path / "live.db"))) as service:
+    with client.TestClient(
+        create_app(tmp_path / "model", str(tmp_path / "live.db")), base_url="http://localhost"
+    ) as service:
         answers = [
             service.post(path, content=body, headers={"content-type": "application/json"}) for path, body in calls
         ]

@@ -87,7 +87,7 @@ def serve(model: Path, tmp_path: Path) -> Iterator[Serve]:
         ) -> TestClient:  # fmt: skip
             settings = settings or Settings(ServiceConfig(**options))
             app = create_app(folder, database, settings, needs_keys=needs_keys)
-            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False, base_url="http://localhost"))
 
         yield open_service
 
@@ -96,7 +96,9 @@ def serve(model: Path, tmp_path: Path) -> Iterator[Serve]:
 def shared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A service for tests that leave nothing behind but people of their own."""
     database = tmp_path_factory.mktemp("shared") / "live.db"
-    with TestClient(create_app(model, str(database)), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(model, str(database)), raise_server_exceptions=False, base_url="http://localhost"
+    ) as client:
         yield client
 
 

@@ -33,7 +33,7 @@ def pair(request, shop, tmp_path_factory):
         settings["training"] = {"epochs": 1}
     folder = tmp_path_factory.mktemp("kinds") / request.param
     Recommender.fit(shop, request.param, settings=settings).save(folder)
-    return Recommender.load(folder), LiveModel("default", folder, Settings(), room=7)
+    return Recommender.load(folder), LiveModel("default", folder, Settings(), [])
 
 
 def of_the_library(ranked, k):

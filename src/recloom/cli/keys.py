@@ -11,7 +11,9 @@ from recloom.config import suggestion
 from recloom.errors import ConfigError, MissingExtraError, UnknownIdError
 
 app = typer.Typer(help="Make, list and remove the keys of a service.", no_args_is_help=True)
-_Database = Annotated[str, typer.Option(help="The service's database, as for recloom serve.")]
+_Database = Annotated[
+    str, typer.Option(envvar="RECLOOM_DATABASE", help="The service's database, as for recloom serve.")
+]
 
 
 @app.command("add")

@@ -21,7 +21,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
     database: Annotated[
-        str | None, typer.Option(help="SQLite file, or postgresql://… for several instances. [default: MODEL.live.db]")
+        str | None,
+        typer.Option(
+            envvar="RECLOOM_DATABASE",
+            help="SQLite file, or postgresql://… for several instances. [default: MODEL.live.db]",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML: [service], [rules], [behaviors], ...")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: service.max_k=100. Repeatable.")] = None,
@@ -31,6 +35,7 @@ def serve(
         import uvicorn
 
         from recloom.serving import create_app, read_settings
+        from recloom.serving.database import without_password
         from recloom.serving.logs import log_as_json
         from recloom.serving.store import has_keys
     except ImportError as error:
@@ -42,7 +47,7 @@ def serve(
     if not is_local and not needs_keys:
         raise ConfigError(
             f"{host} can be reached from elsewhere, and there is no key yet; make one with:"
-            f" recloom keys add NAME --role admin --database {address}"
+            f" recloom keys add NAME --role admin --database {without_password(address)}"
         )
     log_as_json()
     # The thread that answers must not wait five milliseconds, Python's usual turn, for the one that writes.

@@ -85,10 +85,9 @@ class ApproximateIndex:
         """Leave items to whoever looks at them one by one, because they are new or have changed."""
         self.outdated_I[list(rows)] = True
 
-    @property
-    def outdated_share(self) -> float:
-        """Share of the items that have to be looked at one by one."""
-        return float(self.outdated_I.mean())
+    def outdated_share(self, known_I: np.ndarray) -> float:
+        """Return the share of some items that has to be looked at one by one."""
+        return float((self.outdated_I & known_I).sum() / max(1, int(known_I.sum())))
 
     def _points(self, queries_QD: np.ndarray) -> np.ndarray:
         """Return where queries lie among the items: their length changes no order, so it is that of the items."""

@@ -47,12 +47,14 @@ def arrange(
     pool = max(LEAST_POOL, POOL * k)
     while True:
         rows, score = hits.best(pool)
-        ordered = _diversified(rows, score, chosen, k, rules, caps.copy(), vectors_of)
+        is_open = ~caps.full_mask(catalogue.size)[rows]
+        ordered = _diversified(rows[is_open], score[is_open], chosen, k, rules, caps.copy(), vectors_of)
         for row, value in ordered:
             if len(chosen) < k and row not in chosen and caps.admit(row):
                 chosen.append(row)
                 scores.append(value)
-        if len(chosen) >= k or len(rows) < pool:
+        is_possible_I = allowed_I & ~caps.full_mask(catalogue.size)
+        if len(chosen) >= k or len(rows) < pool or not is_possible_I.any():
             return np.array(chosen, dtype=np.int64), np.array(scores, dtype=np.float32)
         pool *= 4
 
@@ -99,6 +101,15 @@ class _Caps:
         other = object.__new__(_Caps)
         other._most, other._columns, other._count = self._most, self._columns, dict(self._count)
         return other
+
+    def full_mask(self, size: int) -> np.ndarray:
+        """Return which items have a value that has reached its cap, shape (size,)."""
+        is_full_I = np.zeros(size, dtype=bool)
+        for name, column in self._columns.items():
+            full = [value for (of, value), count in self._count.items() if of == name and count >= self._most[name]]
+            if full:
+                is_full_I |= column.mask("in", full)
+        return is_full_I
 
     def admit(self, row: int) -> bool:
         """Count an item if none of its values has reached its cap, and say whether it was counted."""

@@ -154,9 +154,10 @@ class Catalogue:
         self._is_placed[list(rows)] = True
         self._touch()
 
-    def is_placed(self, row: int) -> bool:
-        """Whether the model knows where an item belongs."""
-        return bool(self._is_placed[row])
+    @property
+    def placed_mask(self) -> np.ndarray:
+        """Which items the model knows the place of, shape (size,); not to be written to."""
+        return self._is_placed
 
     def withdraw(self, item_id: str) -> None:
         """Never show an item again, until it is put anew."""

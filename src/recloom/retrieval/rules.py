@@ -131,6 +131,14 @@ class Rules:
         return rows, change_I[rows]
 
     @property
+    def size(self) -> int:
+        """Items and values that are named, all together."""
+        conditions = [self.where, *(boost.where for boost in self.boosts)]
+        values = [wanted for where in conditions for tests in where.values() for wanted in tests.values()]
+        named = [self.allow or (), self.deny, self.pinned, *(boost.items for boost in self.boosts)]
+        return sum(len(wanted) if isinstance(wanted, list | tuple) else 1 for wanted in values) + sum(map(len, named))
+
+    @property
     def rearranges(self) -> bool:
         """Whether a list is more than the best items in their order."""
         return bool(self.max_per or self.diversity or self.pinned)

@@ -53,9 +53,10 @@ def needs(role: Role) -> Callable[[Request], Coroutine[Any, Any, None]]:
 
     async def check(request: Request) -> None:
         service = request.app.state.service
+        refuse_other_sites(request)
         access: Access = service.access
         who = f"address {request.client.host if request.client else ''}"
-        if access.required:
+        if service.needs_key:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             key = given.strip() if scheme.lower() == "bearer" else ""
             key = key or request.headers.get("x-api-key", "") or request.cookies.get(COOKIE, "")
@@ -69,3 +70,24 @@ def needs(role: Role) -> Callable[[Request], Coroutine[Any, Any, None]]:
             raise ProblemError(429, "more requests a second than this key may make; slow down", int(wait) + 1)
 
     return check
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Make sure that no page of another site makes the browser change something here.
+
+    Raises:
+        ProblemError: It does, and `service.cors_origins` does not allow it.
+    """
+    allowed = request.app.state.service.settings.service.cors_origins
+    is_safe = request.method in ("GET", "HEAD", "OPTIONS")
+    if not is_safe and is_from_elsewhere(request) and request.headers.get("origin") not in allowed:
+        raise ProblemError(403, "another site made the browser send this; service.cors_origins can allow it")
+
+
+def is_from_elsewhere(request: Request) -> bool:
+    """Whether another site made the browser ask."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != request.headers.get("host")

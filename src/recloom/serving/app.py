@@ -7,7 +7,8 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -45,7 +46,7 @@ from recloom.serving.bodies import (
 from recloom.serving.database import Database
 from recloom.serving.engine import DEFAULT, Engine, Served, Wanted
 from recloom.serving.experiments import report
-from recloom.serving.live_model import Shown
+from recloom.serving.live_model import Ask, Shown
 from recloom.serving.middleware import Guard
 from recloom.serving.problems import ProblemError
 from recloom.serving.settings import Settings, read_experiment, read_rules
@@ -70,7 +71,12 @@ class Service:
     store: Store
     settings: Settings
     access: Access
-    is_stopping: bool = False
+    reports: "Reports" = field(default_factory=lambda: Reports())
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether nothing is answered without a key: it was started so, or there is one by now."""
+        return self.access.required or bool(self.engine.shared.keys)
 
     async def wait(self, future: "Future[T]") -> T:
         """Wait for another thread's answer, for as long as the service is willing to."""
@@ -111,7 +117,6 @@ def create_app(model: Path, database: str, settings: Settings | None = None, *, 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.is_stopping = True
         await asyncio.to_thread(engine.close)
         await asyncio.to_thread(store.close)
 
@@ -261,9 +266,12 @@ def wanted_from(body: RecommendationsIn, service: Service) -> Wanted:
                 f"the history holds {len(body.history):,} interactions; send the newest {options.max_history:,}"
             )
         history = [_past_event(entry) for entry in body.history]
-    for name in ("allow", "deny", "pinned"):
-        if len(body.filters.get(name) or ()) > options.max_rule_items:
-            raise ConfigError(f"filters.{name} names more than {options.max_rule_items:,} items")
+    rules = read_rules(body.filters)
+    if rules.size > options.max_rule_items or len(rules.boosts) > options.max_boosts:
+        raise ConfigError(
+            f"the filters name {rules.size:,} things and {len(rules.boosts):,} boosts; this service takes"
+            f" {options.max_rule_items:,} and {options.max_boosts:,}"
+        )
     user = None if history is not None else _person(body.user_id, body.session_id, "a request")
     timestamp = body.context.get("timestamp")
     if timestamp is not None and (isinstance(timestamp, str | bool) or not 0 <= timestamp < 10**11):
@@ -274,7 +282,7 @@ def wanted_from(body: RecommendationsIn, service: Service) -> Wanted:
         history,
         body.context,
         body.include_seen,
-        read_rules(body.filters),
+        rules,
         body.explain,
         body.model,
         is_logged=body.model is None,
@@ -392,7 +400,12 @@ async def post_model(body: ModelIn, service: OfService) -> Response:
     entry = ModelEntry(str(Path(body.path).absolute()), version, service.engine.started_with)
     await service.in_thread(service.store.put_model, body.name, entry)
     service.engine.problems.pop(body.name, None)
-    await service.call(service.engine.sync)
+
+    def load() -> None:
+        service.engine.retry(body.name)
+        service.engine.sync()
+
+    await service.call(load)
     return _json({"name": body.name, "version": version, "status": "loading"}, 202)
 
 
@@ -409,7 +422,31 @@ def _version_in(path: Path) -> str:
 @router.get("/experiments", response_model=ExperimentsOut, dependencies=_ADMIN, tags=["experiments"])
 async def get_experiments(service: OfService) -> Response:
     """All experiments, the newest first: clicks, conversions and revenue a list, with intervals that always hold."""
-    return _json({"experiments": await service.in_thread(experiment_reports, service)})
+    told, is_fresh = await service.reports.look(service, service.settings.service.timeout)
+    if told is None or not is_fresh:
+        raise TimeoutError
+    return _json({"experiments": told})
+
+
+class Reports:
+    """What came of the experiments: one count at a time, however many people look."""
+
+    def __init__(self) -> None:
+        self._counting: asyncio.Task[None] | None = None
+        self._latest: list[dict[str, Any]] | None = None
+
+    async def look(self, service: Service, seconds: float) -> tuple[list[dict[str, Any]] | None, bool]:
+        """Count, or wait for the count under way; return the latest one there is, and whether it is this one."""
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(self._count(service))
+        await asyncio.wait({self._counting}, timeout=seconds)
+        is_fresh = self._counting.done()
+        if is_fresh:
+            self._counting.result()
+        return self._latest, is_fresh
+
+    async def _count(self, service: Service) -> None:
+        self._latest = await asyncio.to_thread(experiment_reports, service)
 
 
 def experiment_reports(service: Service) -> list[dict[str, Any]]:
@@ -420,7 +457,8 @@ def experiment_reports(service: Service) -> list[dict[str, Any]]:
         experiment = read_experiment(entry["definition"])
         outcomes = service.store.outcomes(experiment.name, int(3_600 * options.attribution_hours))
         state = {"started": entry["started"], "stopped": entry["stopped"], "promoted": entry["promoted"]}
-        reports.append({**report(experiment, outcomes, options.conversions), **state})
+        told = report(experiment, outcomes, options.conversions, service.settings.behaviors)
+        reports.append({**told, **state})
     return reports
 
 
@@ -430,7 +468,11 @@ async def post_experiment(
 ) -> Response:
     """Start an experiment: `{"name", "variants": [{"name", "model", "share", "rules"?}], "shadows"?}`."""
     experiment = read_experiment(definition)
-    experiment.check_models(list(service.engine.models))
+    engine = service.engine
+    experiment.check_models(list(engine.models))
+    for variant in experiment.variants:
+        ask = Ask(1, (), rules=engine.rules_of(variant))
+        await service.call(partial(engine.models[variant.model].check, ask))
     if not await service.in_thread(service.store.start_experiment, definition, int(time.time())):
         raise ProblemError(
             409, f"there is an experiment {experiment.name!r} already, or another one runs; stop it first"
@@ -460,11 +502,17 @@ async def promote(name: _IdInPath, body: Promotion, service: OfService) -> Respo
     model = service.engine.models.get(variants[body.variant].model)
     if model is None:
         raise ProblemError(409, f"the model {variants[body.variant].model!r} is not in service any more")
-    await service.in_thread(service.store.stop_experiment, name, int(time.time()), body.variant)
-    entry = ModelEntry(str(model.path.absolute()), model.version, service.engine.started_with)
-    await service.in_thread(service.store.put_model, DEFAULT, entry)
+    rules = _definition_of(experiment.name, body.variant, service).get("rules", {})
+    entry = ModelEntry(str(model.path.absolute()), model.version, service.engine.started_with, rules)
+    promoted = (body.variant, DEFAULT, entry)
+    await service.in_thread(service.store.stop_experiment, name, int(time.time()), promoted)
     await service.call(service.engine.sync)
     return _json({"name": name, "status": "stopped", "promoted": body.variant})
+
+
+def _definition_of(experiment: str, variant: str, service: Service) -> dict[str, Any]:
+    variants = _entry(service, experiment)["definition"]["variants"]
+    return next(definition for definition in variants if definition["name"] == variant)
 
 
 def _entry(service: Service, name: str) -> dict[str, Any]:
@@ -485,9 +533,7 @@ async def healthz() -> Response:
 
 @operations.get("/readyz", tags=["operations"])
 async def readyz(service: OfService) -> Response:
-    """Whether the service can do its work: a model is loaded, the database answers, nothing is stopping."""
-    if service.is_stopping:
-        raise ProblemError(503, "the service is stopping")
+    """Whether the service can do its work: a model is loaded, and the database answers."""
     await service.in_thread(service.store.revision)
     return _json({"status": "ready", "version": service.engine.models[DEFAULT].version})
 

@@ -1,5 +1,6 @@
 """The tables of a service, in SQLite on one machine or in PostgreSQL shared by several instances."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
+    make_url,
     select,
     update,
 )
@@ -30,6 +32,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from recloom.errors import ConfigError, MissingExtraError, RecloomError
 
+log = logging.getLogger("recloom.serving")
 _BIG = BigInteger().with_variant(Integer, "sqlite")
 metadata = MetaData()
 
@@ -91,6 +94,7 @@ models = Table(
     Column("path", String, nullable=False),
     Column("version", String, nullable=False),
     Column("in_place_of", String, nullable=False),
+    Column("rules", Text, nullable=False),
 )
 keys = Table(
     "keys",
@@ -103,6 +107,12 @@ keys = Table(
 forgotten = Table("forgotten", metadata, Column("user_digest", String, primary_key=True))
 state = Table("state", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
 
+POSTGRESQL = {
+    "pool_pre_ping": True,
+    "pool_timeout": 5,
+    # A server that does not answer must not hold the thread that answers everybody.
+    "connect_args": {"connect_timeout": 3, "tcp_user_timeout": 4000, "options": "-c statement_timeout=30000"},
+}
 REVISION = "revision"
 """Counts the changes that every instance has to know before it answers: items, experiments, models, keys, deletions."""
 
@@ -129,12 +139,15 @@ class Database:
         if self.is_sqlite:
             Path(self.url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
-            options: dict[str, Any] = {} if self.is_sqlite else {"pool_pre_ping": True, "pool_timeout": 5}
+            options: dict[str, Any] = {} if self.is_sqlite else POSTGRESQL
             self.engine: Engine = create_engine(self.url, **options)
         except ModuleNotFoundError:
             raise MissingExtraError("serve", "PostgreSQL") from None
         except (NoSuchModuleError, SQLAlchemyError, ValueError) as error:
-            raise ConfigError(f"the database address {url!r} cannot be used ({error}); write postgresql://… ") from None
+            what = type(error).__name__
+            raise ConfigError(
+                f"the database address cannot be used ({what}); write postgresql://USER@HOST/NAME"
+            ) from None
         if self.is_sqlite:
             event.listen(self.engine, "connect", _durable_and_shared)
         with self.transaction() as connection:
@@ -155,6 +168,7 @@ class Database:
             with self.engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
+            log.warning("database failed", extra={"reason": type(error.orig).__name__})
             raise DatabaseError(_reason(error)) from error
         except SQLAlchemyError as error:
             raise DatabaseError(f"the database does not answer ({type(error).__name__})") from error
@@ -197,6 +211,11 @@ class Database:
         self.engine.dispose()
 
 
+def without_password(url: str) -> str:
+    """Return an address that may be shown."""
+    return make_url(url).render_as_string(hide_password=True) if "://" in url else url
+
+
 def _spelled(url: str) -> str:
     if url.startswith(("postgresql://", "postgres://")):
         return "postgresql+psycopg://" + url.split("://", 1)[1]
@@ -208,14 +227,15 @@ def _durable_and_shared(connection: Any, _: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged event survives the loss of power
     cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.execute("PRAGMA secure_delete=ON")  # what was deleted is overwritten
     cursor.close()
 
 
 def _reason(error: DBAPIError) -> str:
-    text = str(error.orig).splitlines()[0] if error.orig else type(error).__name__
-    if "full" in text:
+    """Say what went wrong without what only the log may tell: hosts, users, values."""
+    if error.orig and "full" in str(error.orig):
         return "the disk is full, so nothing was written; free some space, what was acknowledged before is safe"
-    return f"the database does not answer ({text[:200]}); what was acknowledged before is safe"
+    return f"the database does not answer ({type(error).__name__}); what was acknowledged before is safe"
 
 
 __all__ = ["Database", "DatabaseError", "insert"]

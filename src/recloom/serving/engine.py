@@ -12,19 +12,20 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from recloom.errors import RecloomError
+from recloom.errors import InputError, RecloomError
 from recloom.files import CHECKSUMS, file_digest
 from recloom.retrieval import Rules
 from recloom.serving import metrics
 from recloom.serving.experiments import Experiment, Variant
 from recloom.serving.live_model import Answer, Ask, LiveModel
 from recloom.serving.memory import release_memory
-from recloom.serving.settings import Settings, read_experiment
+from recloom.serving.settings import Settings, read_experiment, read_rules
 from recloom.serving.store import Event, Exposure, ItemChange, ModelEntry, QueueFullError, Shared, Store
 
 log = logging.getLogger("recloom.serving")
@@ -98,7 +99,9 @@ class Engine:
         self._wake = threading.Condition()
         self._stopped = False
         self._is_closing = threading.Event()
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="recloom-background")
+        # New items must not wait for a model that is being loaded.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="recloom-reader")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="recloom-loader")
         self._loading: set[str] = set()
         self._next_watch = self._next_popularity = self._next_retention = 0.0
         for name, path in self._paths.items():
@@ -110,8 +113,8 @@ class Engine:
                 self.problems[name] = str(error)
         self._take_shared(self.shared)
         # The language model is there when the first new item comes.
-        self._background.submit(self.models[DEFAULT].encode, {0: "ready"})
-        self._background.submit(release_memory)
+        self._reader.submit(self.models[DEFAULT].encode, {0: "ready"})
+        self._loader.submit(release_memory)
         self._thread = threading.Thread(target=self._run, name="recloom-engine", daemon=True)
         self._ticker = threading.Thread(target=self._tick, name="recloom-ticker", daemon=True)
         self._thread.start()
@@ -153,8 +156,8 @@ class Engine:
         """Take over what other instances, or this one, changed since; to be run by the engine's thread."""
         if self.store.revision() != self.shared.revision:
             shared = self.store.shared(self.shared.revision)
-            self._take_shared(shared)
             self._take_items(shared.items)
+            self._take_shared(shared)
 
     def close(self) -> None:
         """Answer who waits, then stop."""
@@ -164,7 +167,8 @@ class Engine:
             self._stopped = True
             self._wake.notify()
         self._thread.join(timeout=30)
-        self._background.shutdown(wait=True, cancel_futures=True)
+        for helper in (self._reader, self._loader):
+            helper.shutdown(wait=False, cancel_futures=True)  # a load may take longer than a stop is given
 
     @property
     def num_waiting(self) -> int:
@@ -180,7 +184,7 @@ class Engine:
             with self._wake:
                 # Whoever was answered just now often asks again at once: a moment's patience lets them share a batch,
                 # much of whose cost does not depend on how many share it.
-                self._wake.wait_for(lambda: len(self._waiting) >= expected or self._stopped, patience)
+                self._wake.wait_for(partial(self._has_waiting, expected), patience)
                 expected, patience = 0, 0.0
                 while not (self._waiting or self._calls or self._stopped):
                     self._wake.wait()
@@ -204,6 +208,9 @@ class Engine:
                 expected = min(len(self._waiting) + len(batch), self.settings.service.batch)
                 patience = PATIENCE * (time.monotonic() - began)
 
+    def _has_waiting(self, expected: int) -> bool:
+        return len(self._waiting) >= expected or self._stopped
+
     def _serve(self, batch: Sequence[Wanted]) -> None:
         now = time.time()
         revision, known = self.store.look(wanted.user_id for wanted in batch if wanted.user_id is not None)
@@ -216,10 +223,8 @@ class Engine:
                 variant = self.experiment.variant_of(wanted.user_id)
             name = wanted.model or (variant.model if variant else DEFAULT)
             if name not in self.models:
-                name = DEFAULT
-            rules = self.settings.rules
-            if variant is not None:
-                rules = rules.and_also(variant.rules)
+                name, variant = DEFAULT, None  # not the variant's list, so not counted as one
+            rules = self.rules_of(variant) if wanted.model is None else self.settings.rules
             try:
                 ask = self._ask(wanted, known, rules.and_also(wanted.rules), now)
                 self.models[name].check(ask)
@@ -228,6 +233,7 @@ class Engine:
             else:
                 groups.setdefault(name, []).append((wanted, ask, variant))
         exposures: list[Exposure] = []
+        made: list[tuple[Wanted, Served]] = []
         for name, members in groups.items():
             model = self.models[name]
             answers = self._answer(model, [ask for _, ask, _ in members])
@@ -236,11 +242,30 @@ class Engine:
                 if wanted.is_logged:
                     metrics.served(served)
                     exposures.append(self._exposure(wanted, served, now, is_shadow=False))
-                wanted.done.set_result(served)
+                made.append((wanted, served))
+        self._remember(exposures)  # first, so that a click can never come before the list it came from
+        for wanted, served in made:
+            wanted.done.set_result(served)
         if self.experiment is not None:
+            members = [member for members in groups.values() for member in members]
             for name in self.experiment.shadows:
-                exposures += self._shadow(name, [member for members in groups.values() for member in members], now)
-        self._remember(exposures)
+                self._remember(self._shadow(name, members, now))
+
+    def rules_of(self, variant: Variant | None) -> Rules:
+        """Return what a list obeys before the request has its say: the service's rules and a variant's.
+
+        Raises:
+            ConfigError: They contradict each other.
+        """
+        promoted = self.shared.models.get(DEFAULT)
+        own = self.settings.rules
+        if (
+            promoted is not None
+            and promoted.in_place_of == self.started_with
+            and (variant is None or variant.model == DEFAULT)
+        ):
+            own = own.and_also(read_rules(promoted.rules))
+        return own if variant is None else own.and_also(variant.rules)
 
     def _ask(self, wanted: Wanted, known: Mapping[str, Sequence[Event]], rules: Rules, now: float) -> Ask:
         events: Sequence[Event] = wanted.history or ()
@@ -254,10 +279,20 @@ class Engine:
         try:
             return model.answer(asks)
         except Exception:
-            # A list of what is popular is better than none; the cause goes to the log.
             log.exception("model failed", extra={"model": model.name, "version": model.version})
-            metrics.model_failures.labels(model.name).inc(len(asks))
-            return model.answer(asks, ask_model=False)
+        # One by one, so that what fails for one person fails for nobody else; a list of what is popular is better
+        # than none.
+        answers = []
+        for ask in asks:
+            for makers in (3, 2, 1):
+                try:
+                    answers += model.answer([ask], makers=makers)
+                    break
+                except Exception:
+                    metrics.model_failures.labels(model.name).inc()
+                    if makers == 1:
+                        raise
+        return answers
 
     def _shadow(self, name: str, members: Sequence[tuple[Wanted, Ask, Variant | None]], now: float) -> list[Exposure]:
         model = self.models.get(name)
@@ -298,7 +333,10 @@ class Engine:
     def _remember(self, exposures: Sequence[Exposure]) -> None:
         try:
             if exposures:
-                self.store.add((), exposures)
+                written = self.store.add((), exposures)
+                written.add_done_callback(
+                    lambda done: metrics.lost_exposures.inc(len(exposures) * bool(done.exception()))
+                )
         except QueueFullError:
             metrics.lost_exposures.inc(len(exposures))  # a list that was answered is worth more than its record
 
@@ -318,12 +356,16 @@ class Engine:
         for name, model in self.models.items():
             if model.is_outgrown_by(changes):
                 self._reload(name)
-            texts = model.read(changes)
+            try:
+                texts = model.read(changes)
+            except Exception:  # the other models have to learn of it all the same
+                log.exception("changes of items not taken over", extra={"model": name})
+                continue
             if texts:
-                self._background.submit(self._place, model, texts)
+                self._reader.submit(self._place, model, texts)
 
     def _place(self, model: LiveModel, texts: Mapping[int, str]) -> None:
-        """Have the language model read texts, on the background thread, and hand over what it made of them."""
+        """Have the language model read texts, on a thread of its own, and hand over what it made of them."""
         try:
             embeddings = model.encode(texts)
             self.call(lambda: model.place(embeddings))
@@ -331,9 +373,9 @@ class Engine:
             log.exception("reading item text failed", extra={"model": model.name})
 
     def _load(self, name: str, path: Path, shared: Shared) -> LiveModel:
-        room = self.settings.service.room + sum(not change.is_withdrawn for change in shared.items)
-        model = LiveModel(name, path, self.settings, room)
-        model.place(model.encode(model.read(shared.items)))
+        model = LiveModel(name, path, self.settings, shared.items)
+        # Rules that name what the model's catalogue lacks would fail every list.
+        model.check(Ask(1, (), rules=self.settings.rules))
         return model
 
     def _install(self, name: str, model: LiveModel) -> None:
@@ -358,27 +400,37 @@ class Engine:
                 shared = self.store.shared(0)
                 model = self._load(name, path, shared)
             except Exception as error:
-                reason = str(error)
+                reason, is_final = str(error), isinstance(error, InputError)
                 log.error("model refused", extra={"model": name, "reason": reason})
-                self.call(lambda: self._refuse(name, version, reason))
+                self.call(lambda: self._refuse(name, version if is_final else "", reason))
             else:
                 self.call(lambda: self._swap(name, model, shared.revision))
 
-        self._background.submit(load)
+        self._loader.submit(load)
 
     def _refuse(self, name: str, version: str, reason: str) -> None:
+        """Note what went wrong; a version that can never be loaded is not tried again."""
         self._loading.discard(name)
         self.problems[name] = reason
         self._failed[name] = version
 
+    def retry(self, name: str) -> None:
+        """Forget that a model failed; to be run by the engine's thread."""
+        self._failed.pop(name, None)
+        self._announced.pop(name, None)
+
     def _swap(self, name: str, model: LiveModel, revision: int) -> None:
         self._loading.discard(name)
         # What changed while it was loaded.
-        texts = model.read(self.store.shared(revision).items)
+        changes = self.store.shared(revision).items
+        is_outgrown = model.is_outgrown_by(changes)
+        texts = model.read(changes)
         self._install(name, model)
-        self._background.submit(release_memory)
+        self._loader.submit(release_memory)
         if texts:
-            self._background.submit(self._place, model, texts)
+            self._reader.submit(self._place, model, texts)
+        if is_outgrown:
+            self._reload(name)
         log.info("model loaded", extra={"model": name, "version": model.version})
 
     def _tick(self) -> None:
@@ -402,12 +454,13 @@ class Engine:
 
     def _watch(self) -> None:
         """Load a model anew when its folder has another one."""
-        for name, model in list(self.models.items()):
-            sums = self._paths.get(name, model.path) / CHECKSUMS
+        for name, path in list(self._paths.items()):
+            sums = path / CHECKSUMS
             if not sums.exists():
                 continue
             version = file_digest(sums)[:12]
-            if version not in (model.version, self._failed.get(name)):
+            current = self.models[name].version if name in self.models else None
+            if version not in (current, self._failed.get(name)):
                 self.call(lambda name=name: self._reload(name))  # type: ignore[misc]
 
     def _count_popularity(self) -> None:

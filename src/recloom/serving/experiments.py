@@ -2,12 +2,12 @@
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recloom.config import suggestion
 from recloom.errors import ConfigError
@@ -53,7 +53,7 @@ class Experiment:
             if len(name) > 256 or not name.isprintable():
                 raise ConfigError(f"the name {name[:20]!r} is too long or holds control characters")
         total = sum(variant.share for variant in self.variants)
-        if any(variant.share < 0 for variant in self.variants) or abs(total - 1) > 1e-6:
+        if not (all(variant.share >= 0 for variant in self.variants) and abs(total - 1) <= 1e-6):
             raise ConfigError(f"the shares of the variants add up to {total:g}; they have to add up to 1")
 
     def check_models(self, known: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ def always_valid(value: float, standard_error: float, users: int) -> Estimate:
     """Return the interval of a confidence sequence with the coverage 1 - ALPHA, and the p-value against 0.
 
     The chance that the truth is ever outside, over all times at which one looks, is at most ALPHA (asymptotically, by
-    the normal mixture).
+    the normal mixture), as new people keep coming; where the same few return for ever, it is a little more.
 
     Args:
         value: A mean or a difference of means.
@@ -113,76 +113,94 @@ def always_valid(value: float, standard_error: float, users: int) -> Estimate:
     return Estimate(value, value - radius, value + radius, min(1.0, math.exp(min(0.0, exponent))))
 
 
-@dataclass
-class _Person:
-    shown: int = 0
-    clicked: int = 0
-    converted: int = 0
-    revenue: float = 0.0
-
-    def gains(self) -> tuple[float, float, float]:
-        return float(self.clicked), float(self.converted), self.revenue
-
-
-def report(experiment: Experiment, outcomes: Iterable[tuple[Any, ...]], conversions: Sequence[str]) -> dict[str, Any]:
+def report(
+    experiment: Experiment,
+    outcomes: Iterable[tuple[Any, ...]],
+    conversions: Sequence[str],
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Return what came of an experiment so far.
 
-    A recommendation counts as clicked if anything was done with what it showed, as converted if a conversion was;
-    revenue is the summed value of conversions; all are means over recommendations. People, not recommendations, are
-    independent of each other, so standard errors are taken over people (the delta method for a ratio).
+    A recommendation counts as clicked if anything was done with what it showed that counts for something, as converted
+    if a conversion was; revenue is the summed value of conversions; all are means over recommendations. People, not
+    recommendations, are independent of each other, so standard errors are taken over people (the delta method for a
+    ratio).
 
     Args:
         experiment: What was tried.
         outcomes: As `Store.outcomes` returns them.
         conversions: Behaviours that are conversions.
+        weights: What behaviours count for, 1 where nothing is said; those of 0 and below are no clicks.
     """
-    lists: dict[tuple[str, str], dict[str, Any]] = {}
-    for variant, user, served, id_, behavior, value in outcomes:
-        entry = lists.setdefault((variant, id_), {"user": user or id_, "served": served, "clicked": 0,
-                                                  "converted": 0, "revenue": 0.0})  # fmt: skip
-        if behavior is not None:
-            entry["clicked"] = 1
-            if behavior in conversions:
-                entry["converted"] = 1
-                entry["revenue"] += value or 0.0
-    by_variant: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for (variant, _), entry in lists.items():
-        by_variant[variant].append(entry)
+    ignored = [behavior for behavior, weight in (weights or {}).items() if weight <= 0]
+    lists = _lists(outcomes, conversions, ignored)
     control = experiment.variants[0].name
-    moments = {variant.name: _moments(by_variant[variant.name]) for variant in experiment.variants}
+    shown = {
+        variant.name: _Shown.of(lists.filter(pl.col("variant") == variant.name)) for variant in experiment.variants
+    }
+    moments = {name: one.moments() for name, one in shown.items()}
     variants = []
     for variant in experiment.variants:
-        mean, error, users, shown = moments[variant.name]
+        mean, error, users, count = moments[variant.name]
         told: dict[str, Any] = {"name": variant.name, "model": variant.model, "share": variant.share,
-                                "recommendations": shown, "users": users}  # fmt: skip
+                                "recommendations": count, "users": users}  # fmt: skip
         for place, metric in enumerate(METRICS):
             told[metric] = _spelled(always_valid(mean[place], error[place], users)) if users >= LEAST_USERS else None
-            told[f"{metric}_value"] = round(float(mean[place]), 6) if shown else None
+            told[f"{metric}_value"] = round(float(mean[place]), 6) if count else None
             if variant.name != control:
                 told[f"{metric}_difference"] = _difference(moments[variant.name], moments[control], place)
-        told["curve"] = _curve(by_variant[variant.name])
+        told["curve"] = _curve(shown[variant.name])
         variants.append(told)
     return {"name": experiment.name, "control": control, "least_users": LEAST_USERS, "variants": variants}
 
 
-def _moments(entries: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Return mean and standard error of each metric, people, and recommendations."""
-    people: dict[str, _Person] = defaultdict(_Person)
-    for entry in entries:
-        person = people[entry["user"]]
-        person.shown += 1
-        person.clicked += entry["clicked"]
-        person.converted += entry["converted"]
-        person.revenue += entry["revenue"]
-    users, shown = len(people), len(entries)
-    if not users:
-        return np.zeros(3), np.zeros(3), 0, 0
-    gain_UM = np.array([person.gains() for person in people.values()])
-    shown_U = np.array([person.shown for person in people.values()], dtype=float)
-    mean_M = gain_UM.sum(axis=0) / shown
-    residual_UM = gain_UM - shown_U[:, None] * mean_M
-    error_M = np.sqrt((residual_UM**2).sum(axis=0) * users / max(1, users - 1)) / shown
-    return mean_M, error_M, users, shown
+def _lists(outcomes: Iterable[tuple[Any, ...]], conversions: Sequence[str], ignored: Sequence[str]) -> pl.DataFrame:
+    """Return one row a recommendation, in the order of time: who was shown it, and what came of it."""
+    schema = {"variant": pl.String, "user": pl.String, "served": pl.Int64, "id": pl.String, "behavior": pl.String,
+              "value": pl.Float64}  # fmt: skip
+    converts = pl.col("behavior").is_in(list(conversions)).fill_null(False)
+    counts = pl.col("behavior").is_not_null() & ~pl.col("behavior").is_in(list(ignored)).fill_null(False)
+    return (
+        pl.DataFrame(list(outcomes), schema=schema, orient="row")
+        .group_by("variant", "id")
+        .agg(
+            pl.col("user").first().fill_null(pl.col("id").first()),
+            pl.col("served").first(),
+            counts.any().cast(pl.Float64).alias("clicked"),
+            converts.any().cast(pl.Float64).alias("converted"),
+            pl.col("value").filter(converts).sum().alias("revenue"),
+        )
+        .sort("served", "id")
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The recommendations of one variant, in the order of time; N of them."""
+
+    person_N: np.ndarray
+    served_N: np.ndarray
+    gain_NM: np.ndarray
+
+    @classmethod
+    def of(cls, lists: pl.DataFrame) -> "_Shown":
+        _, person_N = np.unique(lists["user"].to_numpy().astype(object), return_inverse=True)
+        return cls(person_N, lists["served"].to_numpy(), lists.select("clicked", "converted", "revenue").to_numpy())
+
+    def moments(self, first: int | None = None) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Return mean and standard error of each metric, people, and recommendations, of the first so many."""
+        person_N, gain_NM = self.person_N[:first], self.gain_NM[:first]
+        if not len(person_N):
+            return np.zeros(3), np.zeros(3), 0, 0
+        shown_U = np.bincount(person_N)
+        is_there_U = shown_U > 0
+        gain_UM = np.stack([np.bincount(person_N, gain_N)[is_there_U] for gain_N in gain_NM.T], axis=1)
+        shown_U = shown_U[is_there_U]
+        users, count = len(shown_U), len(person_N)
+        mean_M = gain_UM.sum(axis=0) / count
+        residual_UM = gain_UM - shown_U[:, None] * mean_M
+        error_M = np.sqrt((residual_UM**2).sum(axis=0) * users / max(1, users - 1)) / count
+        return mean_M, error_M, users, count
 
 
 def _difference(one: tuple[Any, ...], other: tuple[Any, ...], place: int) -> dict[str, Any] | None:
@@ -201,15 +219,11 @@ def _spelled(estimate: Estimate) -> dict[str, Any]:
     return {"value": finite(estimate.value), "low": finite(estimate.low), "high": finite(estimate.high)}
 
 
-def _curve(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the click rate with its interval as it stood at several times, the last one now."""
-    ordered = sorted(entries, key=lambda entry: entry["served"])
-    if not ordered:
-        return []
-    ends = sorted({math.ceil(len(ordered) * step / CURVE_POINTS) for step in range(1, CURVE_POINTS + 1)})
+def _curve(shown: _Shown) -> list[dict[str, Any]]:
+    """Return the click rate, with its interval, of what had been shown by several times; the last one is now."""
+    count = len(shown.served_N)
     points = []
-    for end in ends:
-        mean, error, users, _ = _moments(ordered[:end])
-        estimate = always_valid(mean[0], error[0], users)
-        points.append({"time": ordered[end - 1]["served"], **_spelled(estimate)})
+    for end in sorted({math.ceil(count * step / CURVE_POINTS) for step in range(1, CURVE_POINTS + 1)} - {0}):
+        mean, error, users, _ = shown.moments(end)
+        points.append({"time": int(shown.served_N[end - 1]), **_spelled(always_valid(mean[0], error[0], users))})
     return points

@@ -87,14 +87,14 @@ class _Past:
 class LiveModel:
     """A model in service."""
 
-    def __init__(self, name: str, path: Path, settings: Settings, room: int) -> None:
-        """Load a model folder.
+    def __init__(self, name: str, path: Path, settings: Settings, changes: Sequence[ItemChange] = ()) -> None:
+        """Load a model folder, and take over what became of items since.
 
         Args:
             name: What the service calls it.
             path: The folder.
             settings: Of the service.
-            room: Items that can come before it has to be loaded anew.
+            changes: Items that came, changed or went at run time.
 
         Raises:
             ArtifactError: The folder holds no model, or a damaged one.
@@ -104,7 +104,7 @@ class LiveModel:
         self.version = file_digest(path / CHECKSUMS)[:12]
         self.settings = settings
         fitted = len(recommender.dataset.items)
-        self.recommender = recommender.with_room(room)
+        self.recommender = recommender.with_room(room_for(recommender, settings.service.room, changes))
         self.dataset: Dataset = self.recommender.dataset
         self.text = self.recommender.text
         room = len(self.dataset.items) - fitted  # none where the model reads no text
@@ -114,8 +114,8 @@ class LiveModel:
         self._popularity_I = self._fitted_popularity()
         self._usual_behavior = int(np.bincount(self.dataset.behavior.values, minlength=2).argmax())
         self.loaded = time.time()
-        if fitted >= settings.service.approximate_from:
-            self._build_index()
+        self.place(self.encode(self.read(changes)))
+        self.build_index()
 
     @property
     def kind(self) -> str:
@@ -151,7 +151,7 @@ class LiveModel:
             row = self.catalogue.row_of(change.item_id)
             if row or self.catalogue.room:
                 row = self.catalogue.put(change.item_id, change.columns, title)
-                if text != texts_before[change.item_id] or not self.catalogue.is_placed(row):
+                if text != texts_before[change.item_id] or not self.catalogue.placed_mask[row]:
                     texts[row] = text
         for change in changes:
             if change.is_withdrawn:
@@ -160,7 +160,8 @@ class LiveModel:
 
     def is_outgrown_by(self, changes: Sequence[ItemChange]) -> bool:
         """Whether more items come than there is room for, or too many changed for the index to be of use."""
-        if self.search.index is not None and self.search.index.outdated_share > MOST_OUTDATED:
+        index = self.search.index
+        if index is not None and index.outdated_share(self.catalogue.placed_mask) > MOST_OUTDATED:
             return True
         new = {change.item_id for change in changes if not change.is_withdrawn}
         new = {id_ for id_ in new if not self.catalogue.row_of(id_)}
@@ -218,12 +219,12 @@ class LiveModel:
 
     # Lists
 
-    def answer(self, asks: Sequence[Ask], *, ask_model: bool = True) -> list[Answer]:
+    def answer(self, asks: Sequence[Ask], *, makers: int = 3) -> list[Answer]:
         """Return the list of each ask: by the model, else by content, else by what is popular now.
 
         Args:
             asks: Each of them checked beforehand (`check`).
-            ask_model: False to do without the model, which has failed.
+            makers: How many of the three may be asked, the last ones: 2 does without the model, 1 without content too.
         """
         pasts = [self._past(ask) for ask in asks]
         allowed = [self._allowed(ask, past) for ask, past in zip(asks, pasts, strict=True)]
@@ -233,11 +234,11 @@ class LiveModel:
         served_by = [POPULAR] * len(asks)
         has_past = histories.length_B > 0
         can_answer = np.zeros(len(asks), dtype=bool)
-        if ask_model and has_past.any():
+        if makers == 3 and has_past.any():
             can_answer[has_past] = self.recommender.model.can_answer(histories.rows(np.flatnonzero(has_past)))
         for rows, search, name in (
             (np.flatnonzero(can_answer), lambda: self.search, self.kind),
-            (np.flatnonzero(has_past & ~can_answer), self._by_content, CONTENT),
+            (np.flatnonzero(has_past & ~can_answer & (makers > 1)), self._by_content, CONTENT),
         ):
             found_by = search() if len(rows) else None
             if found_by is not None:
@@ -439,10 +440,10 @@ class LiveModel:
             reasons.append({"kind": "popular"})
         return reasons
 
-    def _build_index(self) -> None:
-        """Build the approximate index, with the newest queries of some people to measure it."""
+    def build_index(self) -> None:
+        """Build the approximate index where there are items enough, with what some people would ask to measure it."""
         model = self.search.model
-        if not isinstance(model, VectorModel):
+        if not isinstance(model, VectorModel) or len(self.catalogue) < self.settings.service.approximate_from:
             return
         users = np.flatnonzero(np.diff(self.dataset.user_offsets) > 0)
         chosen = np.random.default_rng(0).permutation(users)[:QUERIES_TO_MEASURE]
@@ -455,7 +456,13 @@ class LiveModel:
             self.search.index = ApproximateIndex(vectors, queries, self.settings.service.approximate_recall)
         except MissingExtraError:
             return  # exact search serves as well, only slower
-        self.search.index.outdate(range(len(self.catalogue.ids), self.catalogue.size))
+        self.search.index.outdate(np.flatnonzero(~self.catalogue.placed_mask).tolist())
+
+
+def room_for(recommender: Recommender, spare: int, changes: Sequence[ItemChange]) -> int:
+    """Return how many rows beyond the catalogue are wanted: for new items that are there already, and for some more."""
+    known = recommender.dataset.items
+    return spare + sum(not change.is_withdrawn and change.item_id not in known for change in changes)
 
 
 def _lenient_value(column: Any, value: Any) -> float:

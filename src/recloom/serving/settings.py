@@ -31,7 +31,9 @@ class ServiceConfig:
     max_events: int = 1_000
     """Most events in one request."""
     max_rule_items: int = 10_000
-    """Most item ids in one list of a request's filters."""
+    """Most items and values that a request's filters may name."""
+    max_boosts: int = 20
+    """Most boosts of a request."""
     queue: int = 256
     """Recommendations that may wait; further ones are told to come back (503)."""
     event_queue: int = 20_000
@@ -60,7 +62,7 @@ class ServiceConfig:
     """Behaviours that count as conversions; every other one that is attributed counts as a click."""
     cors_origins: list = field(default_factory=list)  # type: ignore[type-arg]
     """Web origins whose pages may call the service from a browser."""
-    hosts: list = field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]", "testserver"])  # type: ignore[type-arg]
+    hosts: list = field(default_factory=lambda: ["localhost", "127.0.0.1"])  # type: ignore[type-arg]
     """Names under which a service without keys may be called."""
     image_column: str = "image"
     """Column of the catalogue with a picture's address, for the page."""

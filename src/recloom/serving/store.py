@@ -24,6 +24,8 @@ from recloom.serving.database import REVISION, Database, DatabaseError
 
 MOST_EVENTS = 10_000
 """Newest live events of a person that are read."""
+MOST_LISTS = 10_000
+"""Newest lists among which the causes of the events of one transaction are looked for."""
 MOST_WRITTEN = 2_000
 """Rows written in one transaction."""
 
@@ -76,6 +78,8 @@ class ModelEntry:
     version: str
     in_place_of: str
     """The folder that the service had been started with: started with another one, that one counts."""
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    """What its lists obey as well, where a variant with rules of its own was promoted."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class Store:
                         tables.experiments.c.started.desc()))
                 ],
                 {
-                    row.name: ModelEntry(row.path, row.version, row.in_place_of)
+                    row.name: ModelEntry(row.path, row.version, row.in_place_of, json.loads(row.rules))
                     for row in connection.execute(select(tables.models))
                 },
                 [ItemChange(row.item_id, json.loads(row.columns), row.is_withdrawn, row.revision) for row in changed],
@@ -227,7 +231,11 @@ class Store:
         """Say where a model is, for every instance to load it."""
         with self.database.transaction() as connection:
             self.database.next_revision(connection)
-            self.database.replacing(connection, tables.models, {"name": name, **entry.__dict__})
+            self._put_model(connection, name, entry)
+
+    def _put_model(self, connection: Any, name: str, entry: ModelEntry) -> None:
+        row = {"name": name, **entry.__dict__, "rules": json.dumps(entry.rules)}
+        self.database.replacing(connection, tables.models, row)
 
     def start_experiment(self, definition: Mapping[str, Any], now: int) -> bool:
         """Keep a new experiment; False where the name is taken or another one runs."""
@@ -241,15 +249,23 @@ class Store:
             connection.execute(insert(table).values(row))
         return True
 
-    def stop_experiment(self, name: str, now: int, promoted: str | None = None) -> None:
-        """End an experiment, for good, and note which variant's model is served from now on."""
+    def stop_experiment(self, name: str, now: int, promoted: tuple[str, str, ModelEntry] | None = None) -> None:
+        """End an experiment, for good.
+
+        Args:
+            name: Which one.
+            now: UTC seconds.
+            promoted: The variant that won, and the model that is served from now on, by name.
+        """
         table = tables.experiments
         with self.database.transaction() as connection:
             self.database.next_revision(connection)
             ended = update(table).where(table.c.name == name, table.c.stopped.is_(None)).values(stopped=now)
             connection.execute(ended)
             if promoted is not None:
-                connection.execute(update(table).where(table.c.name == name).values(promoted=promoted))
+                variant, model, entry = promoted
+                connection.execute(update(table).where(table.c.name == name).values(promoted=variant))
+                self._put_model(connection, model, entry)
 
     # People
 
@@ -360,11 +376,13 @@ class Store:
         try:
             self._write(jobs)
         except Exception as error:  # whatever it was, those who wait are told and the next ones get their turn
-            if len(jobs) > 1 and isinstance(error.__cause__, DataError | IntegrityError):
-                for job in jobs:  # one of them holds something that cannot be stored; the others can
+            is_deadlock = "deadlock" in str(error.__cause__).lower()
+            if len(jobs) > 1 and (is_deadlock or isinstance(error.__cause__, DataError | IntegrityError)):
+                # One of them cannot be stored, or is being written by another instance too; the others can.
+                for job in jobs:
                     self._settle([job])
                 return
-            failure = error if isinstance(error, DatabaseError) else DatabaseError(f"writing failed ({error!r})")
+            failure = error if isinstance(error, DatabaseError) else DatabaseError("writing failed; nothing was kept")
             for job in jobs:
                 job.done.set_exception(failure)
         else:
@@ -385,26 +403,28 @@ class Store:
     def _causes(self, connection: Any, events: Sequence[Event]) -> Callable[[Event], str | None]:
         """Return the way from an event to the newest list that showed its item to the same person shortly before."""
         shown = tables.recommendations.c
-        orphans = {event.user_id for event in events if event.recommendation_id is None}
         lists: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
-        if orphans:
+        if events:
             earliest = min(event.timestamp for event in events) - self._attribution
             recent = (
                 select(shown.user_id, shown.served, shown.recommendation_id, shown.item_ids)
-                .where(shown.user_id.in_(sorted(orphans)), shown.served >= earliest, ~shown.is_shadow)
+                .where(shown.user_id.in_({event.user_id for event in events}), ~shown.is_shadow)
+                .where(shown.served >= earliest)
                 .order_by(shown.served.desc())
+                .limit(MOST_LISTS)
             )
             for user, served, id_, item_ids in connection.execute(recent):
                 lists[user].append((served, id_, item_ids))
 
         def cause(event: Event) -> str | None:
-            if event.recommendation_id is not None:
-                return event.recommendation_id
-            spelled = json.dumps(event.item_id)
+            spelled, named = json.dumps(event.item_id), event.recommendation_id
             for served, id_, item_ids in lists[event.user_id]:
-                if served - 1 <= event.timestamp <= served + self._attribution and spelled in item_ids:
-                    return id_
-            return None
+                if named in (None, id_):
+                    if served - 1 <= event.timestamp <= served + self._attribution and spelled in item_ids:
+                        return id_
+                    if named is not None:
+                        return None
+            return named  # nobody's, or one that another instance is about to write
 
         return cause
 

@@ -39,11 +39,11 @@ _ENVIRONMENT.filters["with_code"] = with_code
 
 def show(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Write a page."""
-    access = request.app.state.service.access
+    service = request.app.state.service
     html = _ENVIRONMENT.get_template(f"{template}.html.jinja").render(
         version=__version__,
         path=request.url.path,
-        is_logged_in=access.required and COOKIE in request.cookies,
+        is_logged_in=service.needs_key and COOKIE in request.cookies,
         **values,
     )
     return HTMLResponse(html, status, _HEADERS)
@@ -82,12 +82,3 @@ class PageRoute(APIRoute):
 def _here(request: Request) -> str:
     is_page = request.method == "GET"
     return f"{request.url.path}?{request.url.query}".removesuffix("?") if is_page else "/"
-
-
-def is_from_elsewhere(request: Request) -> bool:
-    """Whether another site made the browser ask."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site not in ("same-origin", "none")
-    origin = request.headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != request.headers.get("host")

@@ -1,9 +1,7 @@
 """The pages, one handler each."""
 
-import asyncio
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -12,13 +10,13 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from recloom.serving import metrics
-from recloom.serving.access import COOKIE, needs
-from recloom.serving.app import OfService, Service, experiment_reports, post_events
+from recloom.serving.access import COOKIE, is_from_elsewhere, needs, refuse_other_sites
+from recloom.serving.app import OfService, Service, post_events
 from recloom.serving.bodies import EventsIn
 from recloom.serving.engine import DEFAULT
 from recloom.serving.page import figures
 from recloom.serving.page.lists import context_fields, found_items, item_of, lists_of, past_items
-from recloom.serving.page.pages import PageRoute, is_from_elsewhere, sentence, show
+from recloom.serving.page.pages import PageRoute, sentence, show
 from recloom.serving.page.reference import reference
 from recloom.serving.page.state import State
 from recloom.serving.problems import ProblemError
@@ -68,7 +66,7 @@ def _items(service: Service, state: State, *, has_past: bool) -> dict[str, Any]:
 
 def _may_click(request: Request, service: Service) -> bool:
     found = service.access.role_of(request.cookies.get(COOKIE, ""), service.engine.shared.keys)
-    return not service.access.required or (found is not None and found[0] in ("ingest", "admin"))
+    return not service.needs_key or (found is not None and found[0] in ("ingest", "admin"))
 
 
 # A click says that something happened, which is what keys of the role ingest are for.
@@ -93,30 +91,9 @@ async def _form(request: Request) -> dict[str, str]:
     Raises:
         ProblemError: Another site sent it.
     """
-    if is_from_elsewhere(request):
-        raise ProblemError(403, "the form was sent by another site; open the page of this service and send it there")
+    refuse_other_sites(request)
     body = (await request.body()).decode(errors="replace")
     return {name: values[-1] for name, values in parse_qs(body).items()}
-
-
-@dataclass
-class Latest:
-    """What came of the experiments as of the latest count: one count at a time, however many people look."""
-
-    counting: asyncio.Task[None] | None = None
-    reports: list[dict[str, Any]] | None = None
-
-    async def look(self, service: Service) -> list[dict[str, Any]] | None:
-        """Count, or wait for the count under way; return the one before where that takes long, None for none."""
-        if self.counting is None or self.counting.done():
-            self.counting = asyncio.create_task(self._count(service))
-        await asyncio.wait({self.counting}, timeout=PATIENCE_SECONDS)
-        if self.counting.done():
-            self.counting.result()
-        return self.reports
-
-    async def _count(self, service: Service) -> None:
-        self.reports = await asyncio.to_thread(experiment_reports, service)
 
 
 @router.get("/live", dependencies=_LOOK)
@@ -124,9 +101,9 @@ async def live(request: Request, service: OfService) -> Response:
     """How the experiments stand, and how the service does."""
     state = request.app.state
     if not hasattr(state, "watch"):
-        state.watch, state.latest = figures.Watch(), Latest()
+        state.watch = figures.Watch()
     traffic, seconds, failed = state.watch.traffic()
-    reports = await state.latest.look(service)
+    reports, _ = await service.reports.look(service, PATIENCE_SECONDS)
     engine = service.engine
     return show(
         request,
@@ -158,7 +135,7 @@ async def live(request: Request, service: OfService) -> Response:
 @router.get("/docs")
 async def docs(request: Request, service: OfService) -> Response:
     """How to ask the service, made from its own description."""
-    needs_keys = service.access.required
+    needs_keys = service.needs_key
     told = reference(request.app.openapi(), str(request.base_url), needs_keys=needs_keys)
     return show(request, "docs", reference=told, needs_keys=needs_keys, summary=request.app.summary)
 
@@ -166,7 +143,7 @@ async def docs(request: Request, service: OfService) -> Response:
 @router.get("/login")
 async def login(request: Request, service: OfService) -> Response:
     """Ask for a key."""
-    if not service.access.required:
+    if not service.needs_key:
         return RedirectResponse("/", 303)
     return show(request, "login", error="", next=request.query_params.get("next", "/"))
 
