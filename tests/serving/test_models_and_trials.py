@@ -7,6 +7,7 @@ import time
 import pytest
 
 from recloom import Recommender
+from recloom.serving import Settings
 from tests.serving.helpers import ask, asked_ids, post, problem, wait_until
 
 TWO = {
@@ -219,8 +220,9 @@ def test_what_people_do_is_counted_for_the_list_it_came_from(trial):
     clicker, buyer = people[0], people[1]
     shown = lists[clicker]["items"][0]["item_id"]
     post(trial, {"user_id": clicker, "item_id": shown})
-    bought = {"user_id": buyer, "item_id": "i20", "behavior": "purchase", "value": 12.5}
-    post(trial, {**bought, "recommendation_id": lists[buyer]["recommendation_id"]})
+    bought = {"user_id": buyer, "behavior": "purchase", "value": 12.5}
+    named = {**bought, "recommendation_id": lists[buyer]["recommendation_id"]}
+    post(trial, {**named, "item_id": lists[buyer]["items"][1]["item_id"]}, {**named, "item_id": "never shown"})
     post(trial, {"user_id": people[2], "item_id": "never shown"})
     report = trial.get("/v1/experiments").json()["experiments"][0]
     told = {variant["name"]: variant for variant in report["variants"]}
@@ -251,3 +253,40 @@ def test_a_shadow_is_asked_and_never_shown(serve, second_model):
         rows = connection.execute(select(recommendations).order_by(recommendations.c.is_shadow)).all()
     assert [(row.is_shadow, row.served_by) for row in rows] == [(False, "weave"), (True, "markov")]
     assert client.get("/v1/experiments").json()["experiments"][0]["variants"][0]["recommendations"] == 1
+
+
+def test_an_experiment_whose_rules_name_nothing_is_refused(serve):
+    client = serve()
+    rules = {"where": {"colour": {"=": "red"}}}
+    variants = [{"name": "now", "share": 0.5}, {"name": "red", "share": 0.5, "rules": rules}]
+    answer = client.post("/v1/experiments", json={"name": "red", "variants": variants})
+    problem(answer, 422, "the catalogue has no column 'colour'")
+    assert ask(client, user_id="u01")["variant"] is None
+
+
+def test_a_promoted_variant_keeps_its_rules(serve):
+    client = serve()
+    variants = [{"name": "now", "share": 0.5}, {"name": "cheap", "share": 0.5, "rules": {"where": {"price": {"<": 3}}}}]
+    assert client.post("/v1/experiments", json={"name": "price", "variants": variants}).status_code == 201
+    assert client.post("/v1/experiments/price/promote", json={"variant": "cheap"}).status_code == 200
+    for restarted in (client, serve()):
+        shown = ask(restarted, history=["i10"], include_seen=True)["items"]
+        assert {item["item_id"] for item in shown} == {"i00", "i01", "i02"}
+
+
+def test_what_counts_for_nothing_is_no_click(serve):
+    client = serve(settings=Settings(behaviors={"impression": 0.0}))
+    variants = [{"name": "all", "share": 1.0}]
+    assert client.post("/v1/experiments", json={"name": "seen", "variants": variants}).status_code == 201
+    shown = ask(client, user_id="u01")
+    post(client, {"user_id": "u01", "item_id": shown["items"][0]["item_id"], "behavior": "impression"})
+    assert client.get("/v1/experiments").json()["experiments"][0]["variants"][0]["ctr_value"] == 0.0
+
+
+def test_another_site_cannot_change_anything(serve):
+    client = serve()
+    variants = [{"name": "all", "share": 1.0}]
+    assert client.post("/v1/experiments", json={"name": "mine", "variants": variants}).status_code == 201
+    answer = client.post("/v1/experiments/mine/stop", headers={"sec-fetch-site": "cross-site"})
+    problem(answer, 403, "another site")
+    assert ask(client, user_id="u01")["variant"] == "all"

@@ -217,7 +217,8 @@ def test_a_click_counts_for_the_variant_that_was_shown(serve, second_model):
     assert html.count('class="badge">theirs<') == 1
     shown = re.search(r'name="recommendation_id" value="(\w+)"', html)[1]
     assert "The variants of <q>spring</q>" in html
-    answer = client.post("/click?user=u03", data={"item_id": "i14", "recommendation_id": shown}, follow_redirects=False)
+    item = re.search(r'name="item_id" value="(\w+)"', html)[1]
+    answer = client.post("/click?user=u03", data={"item_id": item, "recommendation_id": shown}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/?user=u03#lists")
     told = client.get("/v1/experiments").json()["experiments"][0]["variants"]
     assert [(variant["recommendations"], variant["ctr_value"]) for variant in told] == [(0, None), (1, 1.0)]
