@@ -7,6 +7,7 @@ import h5py
 import pytest
 
 from recloom import Dataset, Recommender
+from recloom.files import write_checksums
 
 HEADER = "user_id,item_id,timestamp\n"
 ROWS = "a,x,1700000000\na,y,1700000100\nb,x,1700000200\n"
@@ -134,17 +135,18 @@ def broken(shop, tmp_path, name, change):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("config.toml", lambda text: text.replace(b"format = 3", b"format = 9"), "is a model of format 9"),
+        ("config.toml", lambda text: text.replace(b"format = 4", b"format = 9"), "is a model of format 9"),
         ("config.toml", lambda text: b"[recloom", "is damaged"),
         ("model.safetensors", lambda _: None, "it lacks model.safetensors"),
         ("model.safetensors", lambda weights: weights[:100], "is damaged"),
         (
             "config.toml",
             lambda text: text.replace(b"embedding_dim = 256", b"embedding_dim = 32"),
-            "do not fit its config",
+            "config.toml is not what was written",
         ),
-        ("dataset.h5", lambda _: None, "no dataset at"),
-        ("dataset.h5", lambda data: data[: len(data) // 2], "prepare it again"),
+        ("SHA256SUMS", lambda _: None, "SHA256SUMS is not what was written"),
+        ("dataset.h5", lambda _: None, "dataset.h5 is not what was written"),
+        ("dataset.h5", lambda data: data[: len(data) // 2], "dataset.h5 is not what was written"),
     ],
 )
 def test_a_model_of_another_version_or_a_damaged_one_is_refused(run, shop, tmp_path, name, change, message):
@@ -152,6 +154,13 @@ def test_a_model_of_another_version_or_a_damaged_one_is_refused(run, shop, tmp_p
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert message in err
+
+
+def test_a_config_that_was_changed_and_signed_anew_does_not_fit_its_weights(run, shop, tmp_path):
+    folder = broken(shop, tmp_path, "config.toml", lambda text: text.replace(b"dim = 256", b"dim = 32"))
+    write_checksums(folder)
+    code, _, err = run("recommend", folder, "--user", "u001")
+    assert (code, "do not fit its config" in err) == (2, True)
 
 
 def test_a_full_disk_while_preparing_leaves_the_dataset_as_it_was(run, prepared, monkeypatch):

@@ -48,6 +48,7 @@ def test_fit_writes_a_model_with_its_resolved_config_and_record(run, shop, tmp_p
     assert len(record["curve"]) == 2
     assert record["versions"]["recloom"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "SHA256SUMS",
         "config.toml",
         "dataset.h5",
         "item_text.safetensors",
