@@ -452,6 +452,7 @@ class Reports:
 def experiment_reports(service: Service) -> list[dict[str, Any]]:
     """Return what came of every experiment so far."""
     options = service.settings.service
+    service.store.add(()).result()  # what waits is counted too
     reports = []
     for entry in service.engine.shared.experiments:
         experiment = read_experiment(entry["definition"])

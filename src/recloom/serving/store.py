@@ -26,6 +26,8 @@ MOST_EVENTS = 10_000
 """Newest live events of a person that are read."""
 MOST_LISTS = 10_000
 """Newest lists among which the causes of the events of one transaction are looked for."""
+LINGER_SECONDS = 0.02
+"""How long a list that was shown waits to be written together with others."""
 MOST_WRITTEN = 2_000
 """Rows written in one transaction."""
 
@@ -112,6 +114,7 @@ class Store:
         self._waiting: deque[_Job] = deque()
         self._num_waiting = 0
         self._wake = threading.Condition()
+        self._is_urgent = False
         self._stopped = False
         self._salt = database.secret("salt", secrets.token_hex(16)).encode()
         self._writer = threading.Thread(target=self._write_forever, name="recloom-writer", daemon=True)
@@ -133,7 +136,9 @@ class Store:
                 raise QueueFullError
             self._waiting.append(job)
             self._num_waiting += job.size
-            self._wake.notify()
+            if events:  # somebody waits for them; lists that were shown can wait for company
+                self._is_urgent = True
+                self._wake.notify()
         return job.done
 
     @property
@@ -358,10 +363,13 @@ class Store:
     def _write_forever(self) -> None:
         while True:
             with self._wake:
-                while not self._waiting and not self._stopped:
-                    self._wake.wait()
+                while not self._is_urgent and not self._stopped:
+                    if not self._wake.wait(LINGER_SECONDS) and self._waiting:
+                        break
                 if not self._waiting:
-                    return
+                    if self._stopped:
+                        return
+                    continue
                 jobs, size = [], 0
                 while self._waiting and size < MOST_WRITTEN:
                     job = self._waiting.popleft()
@@ -369,6 +377,7 @@ class Store:
                     if job.done.set_running_or_notify_cancel():  # else whoever waited has been told to try again
                         jobs.append(job)
                 self._num_waiting -= size
+                self._is_urgent = bool(self._waiting)
             self._settle(jobs)
 
     def _settle(self, jobs: "Sequence[_Job]") -> None:
