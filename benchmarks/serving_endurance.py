@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -470,8 +471,8 @@ def _run_all(run: Run, began: float, seconds: float, seed: int) -> None:
     jobs.append(lambda: supervise(run, began + seconds / 3, max(8.0, seconds / 3 / (MOST_KILLS + 1))))
     jobs.append(lambda: swap(run, random.Random(f"{seed} swap"), max(8.0, seconds / 40)))
     jobs.append(lambda: change(run, random.Random(f"{seed} change")))
-    jobs += [lambda n=n: write(run, random.Random(f"{seed} write {n}")) for n in range(WRITERS)]  # type: ignore[misc]
-    jobs += [lambda n=n: read(run, random.Random(f"{seed} read {n}")) for n in range(READERS)]  # type: ignore[misc]
+    jobs += [partial(write, run, random.Random(f"{seed} write {n}")) for n in range(WRITERS)]
+    jobs += [partial(read, run, random.Random(f"{seed} read {n}")) for n in range(READERS)]
 
     def whole(job: Callable[[], None]) -> None:
         try:

@@ -86,6 +86,8 @@ def _fits(value: Any, wanted: Any) -> bool:
         return any(_fits(value, one) for one in typing.get_args(wanted))
     if typing.get_origin(wanted) is typing.Literal:
         return isinstance(value, str)  # the class itself says which words it knows
+    if typing.get_origin(wanted) is list:
+        return isinstance(value, list) and all(_fits(one, typing.get_args(wanted)[0]) for one in value)
     if wanted is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is int:
@@ -97,6 +99,8 @@ def _spelled(wanted: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "unset"}
     if typing.get_origin(wanted) in (typing.Union, types.UnionType):
         return " or ".join(_spelled(one) for one in typing.get_args(wanted) if one is not type(None))
+    if typing.get_origin(wanted) is list:
+        return f"a list, each entry {_spelled(typing.get_args(wanted)[0])}"
     if typing.get_origin(wanted) is typing.Literal:
         return " or ".join(map(str, typing.get_args(wanted)))
     return names.get(wanted, str(wanted))

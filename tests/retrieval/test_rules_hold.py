@@ -58,7 +58,7 @@ class Vectors(VectorModel):
         return self.item_vectors(item_index)
 
     def queries(self, histories):
-        raise NotImplementedError
+        return self.vectors_ID[torch.from_numpy(histories.item_index_BL[:, -1]).long()]
 
     def read_items(self, item_index, embedding_NE):
         self.vectors_ID[item_index] = embedding_NE.double()

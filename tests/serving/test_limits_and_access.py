@@ -217,3 +217,10 @@ def test_a_request_that_nobody_foresaw_spoils_no_others(serve):
     is_free.set()
     assert [len(future.result(5).answer.items) for future in good] == [5, 5, 5]
     assert isinstance(bad.exception(5), RuntimeError)
+
+
+def test_an_open_service_answers_to_its_own_name_and_to_addresses_alone(serve):
+    client = serve()
+    problem(client.get("/v1/models", headers={"host": "evil.example"}), 400, "answers to localhost")
+    for host in ("localhost:8000", "127.0.0.1", "127.0.0.5:80", "[::1]:8000"):
+        assert client.get("/v1/models", headers={"host": host}).status_code == 200

@@ -1,7 +1,7 @@
 """`recloom keys`: who may use a service."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -9,6 +9,9 @@ from rich.table import Table
 from recloom.cli.console import console, messages
 from recloom.config import suggestion
 from recloom.errors import ConfigError, MissingExtraError, UnknownIdError
+
+if TYPE_CHECKING:
+    from recloom.serving.store import Store
 
 app = typer.Typer(help="Make, list and remove the keys of a service.", no_args_is_help=True)
 _Database = Annotated[
@@ -56,7 +59,7 @@ def remove(name: Annotated[str, typer.Argument(help="Which key.")], database: _D
     messages.print(f"Removed {name}.")
 
 
-def _open(database: str):  # type: ignore[no-untyped-def]
+def _open(database: str) -> "tuple[Store, tuple[str, ...]]":
     try:
         from recloom.serving.access import ROLES
         from recloom.serving.database import Database

@@ -15,12 +15,12 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request
 from fastapi import Path as InPath
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.responses import PlainTextResponse, Response
 
 from recloom.errors import ConfigError
+from recloom.files import CHECKSUMS, damaged_file, file_digest
 from recloom.serving import metrics, problems
 from recloom.serving.access import Access, needs
 from recloom.serving.bodies import (
@@ -63,6 +63,27 @@ DOCUMENTED = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 _IdInPath = Annotated[str, InPath(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
+class Reports:
+    """What came of the experiments: one count at a time, however many people look."""
+
+    def __init__(self) -> None:
+        self._counting: asyncio.Task[None] | None = None
+        self._latest: list[dict[str, Any]] | None = None
+
+    async def look(self, service: "Service", seconds: float) -> tuple[list[dict[str, Any]] | None, bool]:
+        """Count, or wait for the count under way; return the latest one there is, and whether it is this one."""
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(self._count(service))
+        await asyncio.wait({self._counting}, timeout=seconds)
+        is_fresh = self._counting.done()
+        if is_fresh:
+            self._counting.result()
+        return self._latest, is_fresh
+
+    async def _count(self, service: "Service") -> None:
+        self._latest = await asyncio.to_thread(experiment_reports, service)
+
+
 @dataclass
 class Service:
     """All that the handlers share."""
@@ -71,7 +92,7 @@ class Service:
     store: Store
     settings: Settings
     access: Access
-    reports: "Reports" = field(default_factory=lambda: Reports())
+    reports: Reports = field(default_factory=Reports)
 
     @property
     def needs_key(self) -> bool:
@@ -132,7 +153,7 @@ def create_app(model: Path, database: str, settings: Settings | None = None, *, 
     app.state.service = service
     app.include_router(router)
     app.include_router(operations)
-    from recloom.serving.page import router as page
+    from recloom.serving.page import router as page  # which calls what is above
 
     app.include_router(page)
     problems.install(app)
@@ -142,10 +163,8 @@ def create_app(model: Path, database: str, settings: Settings | None = None, *, 
         app.add_middleware(
             CORSMiddleware, allow_origins=options.cors_origins, allow_methods=["*"], allow_headers=["authorization"]
         )
-    if not needs_keys and options.hosts:
-        # A page of another site must not reach an open service by having its own name point here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=options.hosts)
-    app.add_middleware(Guard, max_body_bytes=options.max_body_bytes)
+    # A page of another site must not reach an open service by having its own name point here.
+    app.add_middleware(Guard, max_body_bytes=options.max_body_bytes, hosts=() if needs_keys else options.hosts)
     return app
 
 
@@ -410,8 +429,6 @@ async def post_model(body: ModelIn, service: OfService) -> Response:
 
 
 def _version_in(path: Path) -> str:
-    from recloom.files import CHECKSUMS, damaged_file, file_digest
-
     if not (path / CHECKSUMS).is_file():
         raise ConfigError(f"{path} is not a model folder; make one with: recloom fit DATASET --out MODEL")
     if damaged := damaged_file(path):
@@ -426,27 +443,6 @@ async def get_experiments(service: OfService) -> Response:
     if told is None or not is_fresh:
         raise TimeoutError
     return _json({"experiments": told})
-
-
-class Reports:
-    """What came of the experiments: one count at a time, however many people look."""
-
-    def __init__(self) -> None:
-        self._counting: asyncio.Task[None] | None = None
-        self._latest: list[dict[str, Any]] | None = None
-
-    async def look(self, service: Service, seconds: float) -> tuple[list[dict[str, Any]] | None, bool]:
-        """Count, or wait for the count under way; return the latest one there is, and whether it is this one."""
-        if self._counting is None or self._counting.done():
-            self._counting = asyncio.create_task(self._count(service))
-        await asyncio.wait({self._counting}, timeout=seconds)
-        is_fresh = self._counting.done()
-        if is_fresh:
-            self._counting.result()
-        return self._latest, is_fresh
-
-    async def _count(self, service: Service) -> None:
-        self._latest = await asyncio.to_thread(experiment_reports, service)
 
 
 def experiment_reports(service: Service) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    cast,
     create_engine,
     event,
-    insert,
     make_url,
     select,
     update,
@@ -192,11 +192,10 @@ class Database:
 
     def next_revision(self, connection: Connection) -> int:
         """Count a change that every instance has to know, and return its number."""
-        from sqlalchemy import Integer as Number
-        from sqlalchemy import cast
-
         connection.execute(
-            update(state).where(state.c.name == REVISION).values(value=cast(cast(state.c.value, Number) + 1, String))
+            update(state)
+            .where(state.c.name == REVISION)
+            .values(value=cast(cast(state.c.value, BigInteger) + 1, String))
         )
         return int(connection.execute(select(state.c.value).where(state.c.name == REVISION)).scalar_one())
 
@@ -236,6 +235,3 @@ def _reason(error: DBAPIError) -> str:
     if error.orig and "full" in str(error.orig):
         return "the disk is full, so nothing was written; free some space, what was acknowledged before is safe"
     return f"the database does not answer ({type(error).__name__}); what was acknowledged before is safe"
-
-
-__all__ = ["Database", "DatabaseError", "insert"]

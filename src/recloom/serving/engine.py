@@ -461,7 +461,7 @@ class Engine:
             version = file_digest(sums)[:12]
             current = self.models[name].version if name in self.models else None
             if version not in (current, self._failed.get(name)):
-                self.call(lambda name=name: self._reload(name))  # type: ignore[misc]
+                self.call(partial(self._reload, name))
 
     def _count_popularity(self) -> None:
         since = int(time.time() - 86_400 * self.settings.service.popular_days)

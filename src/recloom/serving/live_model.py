@@ -111,7 +111,7 @@ class LiveModel:
         self.catalogue = Catalogue(recommender.dataset.item_table, recommender.titles, room, settings.availability)
         self.search = Search(self.recommender.model)
         self._content: Search | None = None
-        self._popularity_I = self._fitted_popularity()
+        self._popularity_I = self._fitted_popularity_I = self._fitted_popularity()
         self._usual_behavior = int(np.bincount(self.dataset.behavior.values, minlength=2).argmax())
         self.loaded = time.time()
         self.place(self.encode(self.read(changes)))
@@ -143,11 +143,12 @@ class LiveModel:
     def read(self, changes: Sequence[ItemChange]) -> dict[int, str]:
         """Take over changes of items; return the texts that the language model still has to read, by row."""
         puts = [change for change in changes if not change.is_withdrawn]
-        texts_before = dict(zip((change.item_id for change in puts), self._texts(self._known(puts)), strict=True))
-        tables = [change.columns for change in puts]
-        titles = item_titles(self._table(tables))
+        texts_before = dict(
+            zip((change.item_id for change in puts), self._texts(self._table(self._known(puts))), strict=True)
+        )
+        table = self._table([change.columns for change in puts])
         texts = {}
-        for change, text, title in zip(puts, self._texts(tables), titles, strict=True):
+        for change, text, title in zip(puts, self._texts(table), item_titles(table), strict=True):
             row = self.catalogue.row_of(change.item_id)
             if row or self.catalogue.room:
                 row = self.catalogue.put(change.item_id, change.columns, title)
@@ -185,8 +186,8 @@ class LiveModel:
     def _known(self, changes: Sequence[ItemChange]) -> list[dict[str, Any]]:
         return [self.catalogue.values_of(self.catalogue.row_of(change.item_id)) for change in changes]
 
-    def _texts(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
-        return item_texts(self._table(items), self.recommender.config.encoder.template)
+    def _texts(self, items: pl.DataFrame) -> list[str]:
+        return item_texts(items, self.recommender.config.encoder.template)
 
     def _table(self, items: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         """Return items as a table like the one the model was fitted on, so that their texts are made alike."""
@@ -203,14 +204,13 @@ class LiveModel:
 
     def take_popularity(self, count_by_item: Mapping[str, float]) -> None:
         """Let the popular list follow what people do now; what they did before decides where nobody does anything."""
-        popularity_I = self._fitted_popularity()
-        popularity_I /= popularity_I.max() + 1
+        popularity_I = self._fitted_popularity_I / (self._fitted_popularity_I.max() + 1)
         for item, count in count_by_item.items():
             popularity_I[self.catalogue.row_of(item)] += count
         self._popularity_I = popularity_I
 
     def _fitted_popularity(self) -> np.ndarray:
-        popularity_I = np.zeros(self.catalogue.size if hasattr(self, "catalogue") else 0, dtype=np.float32)
+        popularity_I = np.zeros(self.catalogue.size, dtype=np.float32)
         everything = Segments(self.dataset.user_offsets[:-1], self.dataset.user_offsets[1:])
         data = TrainingData(self.dataset, everything)
         counts_I, recent_I = data.item_counts(), data.item_counts(self.settings.service.popular_days)
@@ -296,13 +296,8 @@ class LiveModel:
         allowed_I[row] = False
         with torch.no_grad():
             alike_I = self.search.model.similarity(row).float().numpy()
-        alike_I = np.where(allowed_I, alike_I, -np.inf)
-        best = np.lexsort((np.arange(len(alike_I)), -alike_I))[:k]
-        return [
-            Shown(self.catalogue.ids[item], float(alike_I[item]), self.catalogue.titles[item], [])
-            for item in best.tolist()
-            if alike_I[item] > -np.inf
-        ]
+        best = zip(*(found.tolist() for found in Hits.of_scores(alike_I, allowed_I, None).best(k)), strict=True)
+        return [Shown(self.catalogue.ids[item], score, self.catalogue.titles[item], []) for item, score in best]
 
     def find(self, words: str, most: int, now: float) -> list[int]:
         """Return rows of items whose title or id holds all the words, the popular ones first."""

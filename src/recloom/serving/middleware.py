@@ -1,9 +1,11 @@
 """What happens to every request before and after its handler: limits, headers, counting, one line of log."""
 
+import ipaddress
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.requests import Request
@@ -26,13 +28,13 @@ QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 class Guard:
-    """Refuses bodies that are too large, adds security headers, and counts and logs every request.
+    """Refuses strange hosts and bodies that are too large, adds security headers, counts and logs every request.
 
     The log holds the route as it is declared, never the address that was asked, which may name a person.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
-        self._app, self._max_body_bytes = app, max_body_bytes
+    def __init__(self, app: ASGIApp, max_body_bytes: int, hosts: Sequence[str]) -> None:
+        self._app, self._max_body_bytes, self._hosts = app, max_body_bytes, hosts
         # Of a kind that reading a body lets through; any other exception there becomes a 400.
         self._too_large = HTTPException(413, f"the body is larger than {max_body_bytes:,} bytes; send it in parts")
 
@@ -53,7 +55,10 @@ class Guard:
             await send(message)
 
         try:
-            if _declared_length(scope) > self._max_body_bytes:
+            if self._hosts and not self._is_known(_header(scope, b"host")):
+                detail = f"this service answers to {', '.join(self._hosts)}; name others in service.hosts"
+                await problem(400, detail)(scope, receive, send_on)
+            elif _declared_length(scope) > self._max_body_bytes:
                 await problem(413, self._too_large.detail)(scope, receive, send_on)
             else:
                 await self._app(scope, _Limited(receive, self._max_body_bytes, self._too_large), send_on)
@@ -64,6 +69,15 @@ class Guard:
             await unforeseen(Request(scope), error)(scope, receive, send_on)
         finally:
             self._account(scope, status or 500, time.perf_counter() - began)
+
+    def _is_known(self, host: str) -> bool:
+        """Whether a host is one that is allowed, or an address, which no other site's name can be made to be."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._hosts
+        return True
 
     def _account(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
@@ -88,7 +102,9 @@ class _Limited:
 
 
 def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
+    length = _header(scope, b"content-length")
+    return int(length) if length.isdecimal() else 0
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")

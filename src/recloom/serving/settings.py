@@ -58,12 +58,12 @@ class ServiceConfig:
     """How long after a recommendation what people do counts for it."""
     popular_days: float = 7.0
     """Days of events that the popular list, the last resort, is made of."""
-    conversions: list = field(default_factory=lambda: ["purchase"])  # type: ignore[type-arg]
+    conversions: list[str] = field(default_factory=lambda: ["purchase"])
     """Behaviours that count as conversions; every other one that is attributed counts as a click."""
-    cors_origins: list = field(default_factory=list)  # type: ignore[type-arg]
+    cors_origins: list[str] = field(default_factory=list)
     """Web origins whose pages may call the service from a browser."""
-    hosts: list = field(default_factory=lambda: ["localhost", "127.0.0.1"])  # type: ignore[type-arg]
-    """Names under which a service without keys may be called."""
+    hosts: list[str] = field(default_factory=lambda: ["localhost"])
+    """Names under which a service without keys may be called, beside the addresses of machines."""
     image_column: str = "image"
     """Column of the catalogue with a picture's address, for the page."""
 
