@@ -1,5 +1,8 @@
 """A model in service makes the lists that the library makes, whatever the model."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -120,3 +123,18 @@ def test_approximate_search_in_a_service_obeys_and_reports(serve, monkeypatch):
             got = asked_ids(client, user_id=f"u{number:02}", k=ITEMS, include_seen=True, filters=filters)
             assert not {"i12", f"i{EXPIRED:02}", *filters.get("deny", ())} & set(got)
             assert len(got) == (9 if "where" in filters else 22 if filters else 23)
+
+
+def test_a_model_goes_when_nobody_refers_to_it(pair):
+    # The service freezes what is in memory, so that the garbage collector would never find a cycle.
+    _, live = pair
+    gc.collect()
+    gc.disable()
+    try:
+        another = LiveModel("default", live.path, Settings(), [])
+        another.answer([Ask(5, (), user="u03", now=NOW, explain=True)])
+        gone = weakref.ref(another)
+        del another
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -306,7 +306,8 @@ class Tower(nn.Module):
             timestamp_BL, last_B = _with_step(timestamp_BL), last_B + 1
             event_BLD[rows_B, last_B] = self.mask
             is_event_BL[rows_B, last_B] = True
-        state_BD = self._states(event_BLD, is_event_BL, timestamp_BL)[rows_B, last_B]
+        read_BLH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)
+        state_BD = self._state(event_BLD[rows_B, last_B], read_BLH[rows_B, last_B])
         return self._query(state_BD, requests_of(histories))
 
     def step_queries(self, histories: Histories) -> Tensor:
@@ -381,9 +382,12 @@ class Tower(nn.Module):
         return self.dropout(event_BLD), item_index_BL != PADDING_INDEX, timestamp_BL
 
     def _states(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
-        """Add what the network makes of the events up to each step to the event itself, shape (B, L, D)."""
-        read_BLH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)
-        return event_BLD + self.from_network(self.dropout(read_BLH))
+        """Return the state after each step, shape (B, L, D)."""
+        return self._state(event_BLD, self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL))
+
+    def _state(self, event_ND: Tensor, read_NH: Tensor) -> Tensor:
+        """Add what the network makes of the events up to some steps to the event there, shape (..., D)."""
+        return event_ND + self.from_network(self.dropout(read_NH))
 
     def _requests_for(self, events: Moments, asked_BL: Tensor) -> Moments:
         """Return the circumstances of the targets, a share of them unknown, in arrays of shape (N,)."""

@@ -64,8 +64,8 @@ class ApproximateIndex:
         sample = np.random.default_rng(seed).permutation(num_items)[: TRAINING_VECTORS_PER_LIST * num_lists]
         self._index.train(points_IC[sample])
         self._index.add(points_IC)
-        self.outdated_I = np.zeros(num_items, dtype=bool)
-        self.outdated_I[0] = True
+        self.outdated = np.zeros(1, dtype=np.int64)
+        """Rows that have to be looked at one by one, ascending."""
         self.recall, self.probes = self._tune(vectors_ID, queries_QD, recall)
 
     def search(self, query_D: np.ndarray, count: int, allowed_I: np.ndarray) -> np.ndarray:
@@ -83,11 +83,11 @@ class ApproximateIndex:
 
     def outdate(self, rows: Sequence[int]) -> None:
         """Leave items to whoever looks at them one by one, because they are new or have changed."""
-        self.outdated_I[list(rows)] = True
+        self.outdated = np.union1d(self.outdated, np.asarray(rows, dtype=np.int64))
 
     def outdated_share(self, known_I: np.ndarray) -> float:
         """Return the share of some items that has to be looked at one by one."""
-        return float((self.outdated_I & known_I).sum() / max(1, int(known_I.sum())))
+        return float(known_I[self.outdated].sum() / max(1, int(known_I.sum())))
 
     def _points(self, queries_QD: np.ndarray) -> np.ndarray:
         """Return where queries lie among the items: their length changes no order, so it is that of the items."""

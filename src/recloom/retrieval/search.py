@@ -4,6 +4,7 @@ Shapes: B histories, I catalogue (with the padding row and spare rows), D width,
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ MARGIN = 32
 """Candidates beyond those asked for: single precision may order the last of them otherwise than double."""
 FEW_ALLOWED = 2_000
 """Up to so many items, all that are allowed are scored instead of asking the approximate index."""
+FEW_CANDIDATES = 256
+"""Up to so many items, all are scored in double precision at once."""
 SINGLE_EPSILON = 2.0**-23
 
 
@@ -131,23 +134,27 @@ class Search:
     ) -> list[Hits]:
         """Begin to look for the items whose vectors have the largest products with each query."""
         fast_BD = query_BD.float()
+        change_BI = [self._changes(boosted) for boosted in boosted_B]
         if self.index is None:
             score_BI = fast_BD @ self._fast_ID.T
-            return [
-                Hits(self._settled(query_BD[row], score_BI[row], allowed_BI[row], boosted_B[row]))
-                for row in range(len(query_BD))
-            ]
-        return [
-            Hits(self._approximate(query_BD[row], fast_BD[row], allowed_BI[row], boosted_B[row]))
-            for row in range(len(query_BD))
-        ]
+            each = zip(query_BD, score_BI, allowed_BI, change_BI, strict=True)
+            return [Hits(self._settled(*one)) for one in each]
+        return [Hits(self._approximate(*one)) for one in zip(query_BD, fast_BD, allowed_BI, change_BI, strict=True)]
+
+    def _changes(self, boosted: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray | None:
+        """Return by how much each item's score changes; None where none does."""
+        if boosted is None:
+            return None
+        change_I = np.zeros(len(self._fast_ID), dtype=np.float32)
+        change_I[boosted[0]] = boosted[1]
+        return change_I
 
     def _settled(
         self,
         query_D: Tensor,
         score_I: Tensor,
-        allowed_I: np.ndarray,
-        boosted: tuple[np.ndarray, np.ndarray] | None,
+        allowed_I: np.ndarray | None,
+        change_I: np.ndarray | None,
         rows_I: np.ndarray | None = None,
     ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
         """Return the way to the best items when single-precision scores are there.
@@ -155,16 +162,14 @@ class Search:
         Args:
             query_D: In double precision.
             score_I: In single precision; changed in place.
-            allowed_I: Which may be shown.
-            boosted: Rows of the catalogue whose scores change.
+            allowed_I: Which may be shown. None: all.
+            change_I: By how much each score of the catalogue changes. None: not at all.
             rows_I: Rows of the catalogue that the scores belong to. None: all, in order.
         """
-        change_I = None
-        if boosted is not None:
-            change_I = np.zeros(len(self._fast_ID), dtype=np.float32)
-            change_I[boosted[0]] = boosted[1]
+        if change_I is not None:
             score_I += torch.from_numpy(change_I if rows_I is None else change_I[rows_I])
-        score_I.masked_fill_(torch.from_numpy(~allowed_I), -torch.inf)
+        if allowed_I is not None:
+            score_I.masked_fill_(torch.from_numpy(~allowed_I), -torch.inf)
         # Rounding errors of a product of D terms, twice as large as they can be.
         width = len(query_D)
         error = 2 * width * SINGLE_EPSILON * (float(query_D.norm()) * self._longest + 1.0)
@@ -176,45 +181,54 @@ class Search:
                 found = int((rough_C > -torch.inf).sum())
                 place_C = place_C[:found]
                 rows_C = place_C.numpy() if rows_I is None else rows_I[place_C.numpy()]
-                exact_C = self._exact_ID[torch.from_numpy(rows_C)] @ query_D
-                if change_I is not None:
-                    exact_C += torch.from_numpy(change_I[rows_C])
-                scores_C = exact_C.float().numpy()
-                order = np.lexsort((rows_C, -scores_C))[:count]
+                rows_C, scores_C = self._in_order(query_D, rows_C, change_I)
                 is_settled = (
                     found < candidates
                     or candidates == len(score_I)
-                    or (len(order) == count and scores_C[order[-1]] > float(rough_C[-1]) + error)
+                    or (found >= count and scores_C[count - 1] > float(rough_C[-1]) + error)
                 )
                 if is_settled:
-                    return rows_C[order], scores_C[order]
+                    return rows_C[:count], scores_C[:count]
                 candidates = min(4 * candidates, len(score_I))
 
         return find
 
+    def _in_order(
+        self, query_D: Tensor, rows_C: np.ndarray, change_I: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return some rows and their scores, as computed in double precision, best first."""
+        exact_C = self._exact_ID[torch.from_numpy(rows_C)] @ query_D
+        if change_I is not None:
+            exact_C += torch.from_numpy(change_I[rows_C])
+        scores_C = exact_C.float().numpy()
+        order = np.lexsort((rows_C, -scores_C))
+        return rows_C[order], scores_C[order]
+
     def _approximate(
-        self, query_D: Tensor, fast_D: Tensor, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None
+        self, query_D: Tensor, fast_D: Tensor, allowed_I: np.ndarray, change_I: np.ndarray | None
     ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
         index = self.index
         assert index is not None
 
-        def exactly(rows: np.ndarray) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        def exactly(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+            if len(rows) <= FEW_CANDIDATES:
+                found, scores = self._in_order(query_D, rows, change_I)
+                return found[:count], scores[:count]
             score_I = self._fast_ID[torch.from_numpy(rows)] @ fast_D
-            return self._settled(query_D, score_I, np.ones(len(rows), dtype=bool), boosted, rows)
+            return self._settled(query_D, score_I, None, change_I, rows)(count)
 
         if np.count_nonzero(allowed_I) <= FEW_ALLOWED:
-            return exactly(np.flatnonzero(allowed_I))
+            return partial(exactly, np.flatnonzero(allowed_I))
         # What the index does not know as it is now, and what is boosted, is looked at item by item.
-        is_beside_I = index.outdated_I.copy()
-        if boosted is not None:
-            is_beside_I[boosted[0]] = True
-        beside = np.flatnonzero(is_beside_I & allowed_I)
-        indexed_I = allowed_I & ~is_beside_I
+        beside = index.outdated if change_I is None else np.union1d(index.outdated, np.flatnonzero(change_I))
+        beside = beside[allowed_I[beside]]
+        indexed_I = allowed_I.copy()
+        indexed_I[beside] = False
 
         def find(count: int) -> tuple[np.ndarray, np.ndarray]:
             rows = index.search(fast_D.numpy(), count + MARGIN, indexed_I)
-            if len(rows) < min(count, int(np.count_nonzero(indexed_I))):
-                return exactly(np.flatnonzero(allowed_I))(count)  # the lists it looked into hold too few of these
-            return exactly(np.concatenate([beside, rows]))(count)
+            if len(rows) < count and len(rows) < np.count_nonzero(indexed_I):
+                return exactly(np.flatnonzero(allowed_I), count)  # the lists it looked into hold too few of these
+            return exactly(np.concatenate([beside, rows]), count)
 
         return find

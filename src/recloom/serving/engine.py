@@ -24,14 +24,14 @@ from recloom.retrieval import Rules
 from recloom.serving import metrics
 from recloom.serving.experiments import Experiment, Variant
 from recloom.serving.live_model import Answer, Ask, LiveModel
-from recloom.serving.memory import release_memory
+from recloom.serving.memory import settle_memory
 from recloom.serving.settings import Settings, read_experiment, read_rules
 from recloom.serving.store import Event, Exposure, ItemChange, ModelEntry, QueueFullError, Shared, Store
 
 log = logging.getLogger("recloom.serving")
 T = TypeVar("T")
 DEFAULT = "default"
-PATIENCE = 0.6
+PATIENCE = 1.0
 """How long to wait for those who were just answered, as a share of the time that their batch took."""
 TICK_SECONDS = 0.2
 WATCH_SECONDS = 2.0
@@ -114,7 +114,7 @@ class Engine:
         self._take_shared(self.shared)
         # The language model is there when the first new item comes.
         self._reader.submit(self.models[DEFAULT].encode, {0: "ready"})
-        self._loader.submit(release_memory)
+        self._loader.submit(settle_memory)
         self._thread = threading.Thread(target=self._run, name="recloom-engine", daemon=True)
         self._ticker = threading.Thread(target=self._tick, name="recloom-ticker", daemon=True)
         self._thread.start()
@@ -426,7 +426,7 @@ class Engine:
         is_outgrown = model.is_outgrown_by(changes)
         texts = model.read(changes)
         self._install(name, model)
-        self._loader.submit(release_memory)
+        self._loader.submit(settle_memory)
         if texts:
             self._reader.submit(self._place, model, texts)
         if is_outgrown:

@@ -156,21 +156,23 @@ class Store:
         found: dict[str, list[Event]] = {user: [] for user in wanted}
         table = tables.events.c
         columns = (table.user_id, table.item_id, table.timestamp, table.behavior, table.context)
+        # One question for both: this stands before every list.
         newest = (
-            select(*columns)
-            .where(table.user_id.in_(wanted))
+            _REVISION.add_columns(*columns)
+            .select_from(tables.state.outerjoin(tables.events, table.user_id.in_(wanted)))
             .order_by(table.user_id, table.timestamp.desc(), table.sequence.desc())
             .limit(MOST_EVENTS)
         )
         with self.database.transaction() as connection:
-            revision = int(connection.execute(_REVISION).scalar_one())
-            rows = connection.execute(newest).all() if wanted else []
+            rows = connection.execute(newest).all()
+            revision = int(rows[0][0])
             if len(rows) == MOST_EVENTS and len(wanted) > 1:
                 rows = [row for user in wanted for row in connection.execute(newest.where(table.user_id == user))]
-        for user, item, timestamp, behavior, context in reversed(rows):
-            found[user].append(
-                Event("", user, item, timestamp, behavior, context=json.loads(context) if context else {})
-            )
+        for _, user, item, timestamp, behavior, context in reversed(rows):
+            if user is not None:
+                found[user].append(
+                    Event("", user, item, timestamp, behavior, context=json.loads(context) if context else {})
+                )
         return revision, found
 
     def popularity(self, since: int, weights: Mapping[str, float]) -> dict[str, float]:
