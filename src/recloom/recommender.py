@@ -1,4 +1,4 @@
-"""The one object a user holds: fit, recommend, similar_items, evaluate, save, load."""
+"""The one object a user holds: fit, recommend, similar_items, evaluate, update, save, load."""
 
 import hashlib
 import json
@@ -6,8 +6,9 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 from warnings import warn
 
 import numpy as np
@@ -17,19 +18,22 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from recloom.config import Tables, to_table
+from recloom.config import Tables, build, to_table
 from recloom.dataset import (
     PADDING_INDEX,
     Cases,
     Dataset,
+    Growth,
     Histories,
     Interaction,
     Requests,
     Split,
     context_value,
     gather,
+    grow,
     histories_from_interactions,
     split_dataset,
+    without,
 )
 from recloom.encoders import (
     Encoder,
@@ -42,7 +46,7 @@ from recloom.encoders import (
 )
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
 from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
-from recloom.events import Source, read_interactions, read_items
+from recloom.events import Source, read_interactions, read_items, read_users
 from recloom.files import CHECKSUMS, damaged_file, recover, replacing, write_checksums
 from recloom.models import (
     MODELS,
@@ -56,6 +60,7 @@ from recloom.models import (
     TrainedModel,
     TrainingData,
     VectorModel,
+    moved,
 )
 from recloom.run_config import EncoderConfig, RunConfig
 from recloom.training import (
@@ -63,7 +68,9 @@ from recloom.training import (
     Progress,
     RunRecord,
     TrainingResult,
+    UpdateConfig,
     hardware,
+    new_and_replayed,
     peak_memory_bytes,
     train,
     versions,
@@ -77,6 +84,7 @@ FEW_CASES = 30
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""
 CACHE_NAME = "embeddings.h5"
+MOMENTS_NAME = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ class Recommender:
         text: ItemText | None,
         counts_I: np.ndarray,
         run: RunRecord,
+        moments: Callable[[], Mapping[str, torch.Tensor]] = dict,
     ) -> None:
         self.dataset = dataset
         self.model = model
@@ -120,6 +129,8 @@ class Recommender:
         """What the encoder made of the catalogue; None where no text is read."""
         self.counts_I = counts_I
         """Training interactions of each item; shape (I,)."""
+        self.moments = moments
+        """Reads what the optimiser remembered at the end of training, for `update` to go on from."""
 
     @classmethod
     def fit(
@@ -168,7 +179,185 @@ class Recommender:
             versions=versions(),
             hardware=hardware(),
         )
-        return cls(dataset, fitted, config, text, final.item_counts(), run)
+        return cls(dataset, fitted, config, text, final.item_counts(), run, lambda: result.moments if result else {})
+
+    # Learning what happened since
+
+    def update(
+        self,
+        interactions: Source | None = None,
+        items: Source | None = None,
+        users: Source | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        retire: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> "Recommender":
+        """Learn what happened since, going on from the weights and the optimiser's memory; this model stays as it is.
+
+        What the model knew is asked first, and how well it did is kept in the new one's record. Afterwards the new
+        one has seen every interaction of both logs. Interactions that are there already change nothing, and where
+        there is nothing else, this very model is returned. A model without gradient steps is counted anew.
+
+        Args:
+            interactions: What people did since, in any form that `Dataset.from_files` reads; older than what is known
+                is welcome.
+            items: New items, and what changed of known ones.
+            users: Likewise.
+            columns: Names of columns that recloom does not recognise.
+            retire: Whether items that `items` does not name leave, with all that happened with them.
+            settings: Options of the [update] table.
+            progress: Told what is going on.
+
+        Raises:
+            DataError: A file cannot be used, or a column holds words where it held numbers.
+            ArtifactError: New text is to be read by an encoder that is not there any more.
+            ConfigError: The model cannot go on learning, or `retire` comes without items.
+        """
+        log = None if interactions is None else read_interactions(interactions, columns=columns)
+        catalogue = None if items is None else read_items(items, columns=columns)
+        people = None if users is None else read_users(users, columns=columns)
+        if retire and catalogue is None:
+            raise ConfigError("retiring items needs the catalogue of those that stay; name it with --items")
+        growth = grow(self.dataset, log, catalogue, people)
+        gone = sorted(set(growth.dataset.items.ids) - set(catalogue.table["item_id"])) if retire and catalogue else []
+        if growth.dataset.fingerprint == self.dataset.fingerprint and not gone:
+            return self
+        began = time.monotonic()
+        config = replace(
+            self.config,
+            split=replace(self.config.split, everything=True),
+            update=build(UpdateConfig, "update", {**to_table(self.config.update), **(settings or {})}, {}),
+        )
+        text, read_texts = self._text_of(growth.dataset)
+        encoded = time.monotonic()
+        model, source_I = self._carried(growth.dataset, config, text)
+        data = TrainingData(growth.dataset, split_dataset(growth.dataset, config.split).full)
+        before = self._quality_on(growth, model, config, text, source_I)
+        moments = self._learn(model, data, growth, config, source_I, progress)
+        run = replace(
+            self.run,
+            dataset=growth.dataset.fingerprint,
+            stopped=None,
+            best_epoch=None,
+            validation_ndcg_at_10=None,
+            refit=True,
+            seconds={"encode": round(encoded - began, 2), "train": round(time.monotonic() - encoded, 2)},
+            peak_memory_bytes=peak_memory_bytes(),
+            warnings=growth.notes,
+            curve=[],
+            versions=versions(),
+            hardware=hardware(),
+            lineage={
+                "from": self.run.dataset,
+                "interactions": int(growth.is_new_N.sum()),
+                "known_before": growth.num_known,
+                "older_than_known": int((growth.dataset.timestamp[growth.is_new_N] < self._newest).sum()),
+                "users": len(growth.dataset.users) - len(self.dataset.users),
+                "items": len(growth.dataset.items) - len(self.dataset.items),
+                "texts_read": read_texts,
+                "retired": gone,
+                "seen_until": int(growth.dataset.timestamp.max(initial=0)),
+                **before,
+            },
+        )
+        grown = Recommender(growth.dataset, model, config, text, data.item_counts(), run, lambda: moments)
+        return grown._without_items(gone) if gone else grown
+
+    @property
+    def _newest(self) -> int:
+        return int(self.dataset.timestamp.max(initial=0))
+
+    def _text_of(self, dataset: Dataset) -> tuple[ItemText | None, int]:
+        """Read the text of items that are new or say something else; return also how many there were."""
+        if self.text is None:
+            return None, 0
+        template = self.config.encoder.template
+        known = dict(zip(self.dataset.items.ids, item_texts(self.dataset.item_table, template), strict=True))
+        texts = item_texts(dataset.item_table, template)
+        vectors_IE = self.text.vectors_IE[[0, *self.dataset.items.indices_of(dataset.items.ids)]]
+        changed = [row for row, id_ in enumerate(dataset.items.ids) if known.get(id_) != texts[row]]
+        if changed:
+            vectors_IE[np.array(changed) + 1] = self.text.read([texts[row] for row in changed])
+        titles = ["", *item_titles(dataset.item_table)]
+        return replace(self.text, vectors_IE=vectors_IE, titles=titles), len(changed)
+
+    def _carried(self, dataset: Dataset, config: RunConfig, text: ItemText | None) -> tuple[Model, torch.Tensor]:
+        """Return the model over another catalogue, and the index that each item of that has in this one, or -1."""
+        model = new_model(dataset, config, text)
+        source_I = torch.from_numpy(self.dataset.items.indices_of(dataset.items.ids)).long()
+        source_I = torch.cat([torch.zeros(1, dtype=torch.long), torch.where(source_I > 0, source_I, -1)])
+        if not isinstance(model, CountedModel):
+            model.take_over(self.model, source_I)
+        return model, source_I
+
+    def _carried_moments(self, model: Model, source_I: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what the optimiser remembers in the places where the rows of tables are now."""
+        sources = model.row_sources(self.model, source_I)
+        carried = {}
+        for name, values in self.moments().items():
+            source_R = sources.get(name.rpartition(".")[0]) if values.dim() else None
+            if source_R is not None:
+                values = moved(values, source_R, values.new_zeros(len(source_R), *values.shape[1:]))
+            carried[name] = values
+        return carried
+
+    def _learn(
+        self,
+        model: Model,
+        data: TrainingData,
+        growth: Growth,
+        config: RunConfig,
+        source_I: torch.Tensor,
+        progress: Progress | None,
+    ) -> Mapping[str, torch.Tensor]:
+        """Train further on what is new, and return what the optimiser remembers."""
+        if isinstance(model, CountedModel):
+            model.count(data)
+            return {}
+        assert isinstance(model, TrainedModel)
+        moments = self._carried_moments(model, source_I)
+        model.resume(data)
+        seed = config.training.seed + int(growth.is_new_N.sum())  # other old windows each time
+        stretches = new_and_replayed(data, growth.is_new_N, model.max_length, config.update, seed)
+        if len(stretches[0]) == 0:
+            return moments
+        learning_rate = config.update.learning_rate * config.training.learning_rate
+        training = replace(config.training, epochs=1, budget=None, learning_rate=learning_rate)
+        result = train(model, data, training, validate=None, stretches=stretches, moments=moments, progress=progress)
+        return result.moments
+
+    def _quality_on(
+        self, growth: Growth, model: Model, config: RunConfig, text: ItemText | None, source_I: torch.Tensor
+    ) -> dict[str, Any]:
+        """Ask the model as it was for the first new interaction of everybody who had some before."""
+        dataset, is_new_N = growth.dataset, growth.is_new_N
+        first_new = np.flatnonzero(is_new_N)
+        user = np.searchsorted(dataset.user_offsets, first_new, side="right") - 1
+        user, first = np.unique(user, return_index=True)
+        start, target = dataset.user_offsets[user], first_new[first]
+        asked = target > start
+        cases = Cases(user[asked], start[asked], target[asked], target[asked])
+        cases = cases.sample(config.training.validation_cases, config.training.seed)
+        if len(cases) == 0 or isinstance(model, CountedModel):
+            return {}
+        counts_I = np.where(source_I >= 0, self.counts_I[source_I.clamp_min(0)], 0)
+        lists = Recommender(dataset, model, config, text, counts_I, self.run).rank_cases(cases, 10).item_index_BK
+        ndcg_B = metric_values(lists, dataset.item_index[cases.target], [10])["NDCG@10"]
+        return {"ndcg_at_10_before": float(ndcg_B.mean()), "cases": len(cases)}
+
+    def _without_items(self, item_ids: Sequence[str]) -> "Recommender":
+        """Return this model over a catalogue that lacks some items, and what happened with them."""
+        dataset = without(self.dataset, items=item_ids)
+        text, _ = self._text_of(dataset)
+        model, source_I = self._carried(dataset, self.config, text)
+        data = TrainingData(dataset, split_dataset(dataset, self.config.split).full)
+        if isinstance(model, CountedModel):
+            model.count(data)
+        run = replace(self.run, dataset=dataset.fingerprint)
+        moments = {} if isinstance(model, CountedModel) else self._carried_moments(model, source_I)
+        return Recommender(dataset, model, self.config, text, data.item_counts(), run, lambda: moments)
 
     # Recommending
 
@@ -434,7 +623,8 @@ class Recommender:
         vectors_IE[rows] = embedding_NE
         text = replace(self.text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
         model = MODELS[self.config.model_name](self.config.model, dataset, text)
-        _load_rows(model, self.model.state_dict())
+        known = len(self.dataset.items) + 1
+        model.take_over(self.model, torch.cat([torch.arange(known), torch.full((size - known,), -1)]))
         counts_I = np.zeros(size, dtype=self.counts_I.dtype)
         counts_I[: len(self.counts_I)] = self.counts_I
         return Recommender(dataset, model, self.config, text, counts_I, self.run)
@@ -465,6 +655,8 @@ class Recommender:
             if self.text is not None:
                 text = {"vectors": torch.from_numpy(self.text.vectors_IE)}
                 save_file(text, beside / "item_text.safetensors")
+            if moments := self.moments():
+                save_file({name: values.contiguous() for name, values in moments.items()}, beside / MOMENTS_NAME)
             self.dataset.copy_to(beside)
             write_checksums(beside)
 
@@ -515,7 +707,9 @@ class Recommender:
             raise ArtifactError(
                 f"the weights in {folder} do not fit its config and dataset; it was changed by hand, fit it again"
             ) from None
-        return cls(dataset, model, config, text, popularity, run)
+        has_moments = (folder / MOMENTS_NAME).exists()
+        moments = partial(load_file, folder / MOMENTS_NAME) if has_moments else dict
+        return cls(dataset, model, config, text, popularity, run, moments)
 
     # Parts
 
@@ -783,17 +977,6 @@ def new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Mod
 def _validation_ndcg(model: Model, histories: Histories, target_B: np.ndarray, include_seen: bool) -> float:
     rankings = Ranker(model).rank(histories, 10, include_seen)
     return float(metric_values(rankings.item_index_BK, target_B, [10])["NDCG@10"].mean())
-
-
-def _load_rows(model: Model, weights: dict[str, torch.Tensor]) -> None:
-    """Load weights into a model of a larger catalogue, whose further rows stay as they are for unseen items."""
-    state = model.state_dict()
-    for name, values in weights.items():
-        if state[name].shape == values.shape:
-            state[name] = values
-        else:
-            state[name][: len(values)] = values
-    model.load_state_dict(state)
 
 
 def _request_time(timestamp: str | float | None) -> int:

@@ -10,7 +10,7 @@ from recloom.config import Tables, build, suggestion, to_table
 from recloom.dataset import Dataset, SplitConfig, split_dataset
 from recloom.errors import ConfigError
 from recloom.models import MODELS
-from recloom.training import TrainingConfig, usual_batch_size
+from recloom.training import TrainingConfig, UpdateConfig, usual_batch_size
 
 REPEATS_MATTER = 0.2
 """Where more than this share of interactions is with an item the user had before, seen items stay in the lists."""
@@ -40,6 +40,7 @@ class RunConfig:
     """The model's own config class."""
     split: SplitConfig
     training: TrainingConfig
+    update: UpdateConfig
     encoder: EncoderConfig
     include_seen: bool
     """Whether items of the history may be recommended again: measured on the data unless the caller says."""
@@ -51,7 +52,7 @@ class RunConfig:
         Raises:
             ConfigError: Unknown model, table or option; a value out of range. The message suggests the nearest.
         """
-        tables = {"model", "split", "training", "encoder", "recommend"}
+        tables = {"model", "split", "training", "update", "encoder", "recommend"}
         for table in settings:
             if table not in tables:
                 raise ConfigError(f"unknown table [{table}] in the run's settings; {suggestion(table, sorted(tables))}")
@@ -74,6 +75,7 @@ class RunConfig:
             model=config_of(model_class.Config, "model", model_class.defaults_for(dataset, split)),
             split=split,
             training=config_of(TrainingConfig, "training", {"batch_size": usual_batch_size(dataset.num_interactions)}),
+            update=config_of(UpdateConfig, "update"),
             encoder=config_of(EncoderConfig, "encoder"),
             include_seen=config_of(_RecommendConfig, "recommend", {"include_seen": include_seen}).include_seen,
         )
@@ -84,6 +86,7 @@ class RunConfig:
             "model": to_table(self.model),
             "split": to_table(self.split),
             "training": to_table(self.training),
+            "update": to_table(self.update),
             "encoder": to_table(self.encoder),
             "recommend": {"include_seen": self.include_seen},
         }

@@ -2,6 +2,7 @@
 
 from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn, unknown_value
 from recloom.dataset.dataset import FILE_NAME, Dataset
+from recloom.dataset.growing import Growth, grow, without
 from recloom.dataset.sequences import (
     Histories,
     Interaction,
@@ -35,6 +36,7 @@ __all__ = [
     "CategoryColumn",
     "ContextColumn",
     "Dataset",
+    "Growth",
     "Histories",
     "Interaction",
     "NumberColumn",
@@ -48,9 +50,11 @@ __all__ = [
     "context_value",
     "expand_ranges",
     "gather",
+    "grow",
     "histories_from_interactions",
     "neighbouring_pairs",
     "split_dataset",
     "unknown_value",
     "windows",
+    "without",
 ]

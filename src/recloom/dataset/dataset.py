@@ -195,6 +195,11 @@ class Dataset:
         return self._read(lambda file: file["events/timestamp"][:])
 
     @cached_property
+    def weight(self) -> np.ndarray | None:
+        """The weight that the log gives each interaction; None where it gives none."""
+        return self._read(lambda file: file["events/weight"][:] if "weight" in file["events"] else None)
+
+    @cached_property
     def behavior(self) -> CategoryColumn:
         """What each interaction was: view, purchase, ..."""
         column = self._read(lambda file: read_column(file["context/behavior"]))

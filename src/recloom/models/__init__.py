@@ -16,7 +16,16 @@ from recloom.models.classic import (
     TwoTower,
     UserKNN,
 )
-from recloom.models.interface import CountedModel, ItemText, Model, Span, TrainedModel, TrainingData, VectorModel
+from recloom.models.interface import (
+    CountedModel,
+    ItemText,
+    Model,
+    Span,
+    TrainedModel,
+    TrainingData,
+    VectorModel,
+    moved,
+)
 from recloom.models.lm_fusion import LMFusion
 from recloom.models.ranking import Ranker, Rankings
 from recloom.models.teacher import Teacher
@@ -58,4 +67,5 @@ __all__ = [
     "TrainedModel",
     "TrainingData",
     "VectorModel",
+    "moved",
 ]

@@ -3,8 +3,9 @@
 Shapes: an event or a request each has one value of each kind, in arrays of any one shape (...); D width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -80,18 +81,29 @@ class Circumstances(nn.Module):
             if isinstance(column, CategoryColumn) and len(column.vocabulary) <= MOST_CONTEXT_VALUES
         ]
         self._number_columns = [n for n, column in dataset.context.items() if not isinstance(column, CategoryColumn)]
-        sizes = [GAP_BUCKETS, HOURS, WEEKDAYS]
+        values: list[tuple[str, Sequence[Any]]] = [
+            ("gap", range(GAP_BUCKETS)),
+            ("hour", range(HOURS)),
+            ("weekday", range(WEEKDAYS)),
+        ]
         if not of_requests:
-            sizes += [len(dataset.behavior.vocabulary), SESSION_STEPS]
+            values += [("behavior", dataset.behavior.vocabulary.ids), ("session step", range(SESSION_STEPS))]
         for name in self._word_columns:
             column = dataset.context[name]
             assert isinstance(column, CategoryColumn)
-            sizes.append(len(column.vocabulary))
-        self._codes_by_user = [_user_codes(dataset, name) for name in dataset.user_table.columns if name != "user_id"]
-        self._codes_by_user = [codes for codes in self._codes_by_user if codes.max() <= MOST_CONTEXT_VALUES]
-        sizes += [int(codes.max()) for codes in self._codes_by_user]
+            values.append((f"context {name}", column.vocabulary.ids))
+        self._codes_by_user = []
+        for name in dataset.user_table.columns:
+            words = sorted(dataset.user_table[name].drop_nulls().cast(pl.String).unique())
+            if name != "user_id" and len(words) <= MOST_CONTEXT_VALUES:
+                self._codes_by_user.append(_user_codes(dataset, name, words))
+                values.append((f"user {name}", words))
         # All kinds share one table, each from its own row on, so that one lookup adds them up; row 0 is "unknown".
+        sizes = [len(of_kind) for _, of_kind in values]
         self._first_rows = np.cumsum([1, *sizes[:-1]])
+        self._row_of = {"unknown": 0} | {
+            (kind, value): row for row, (kind, value) in enumerate(((k, v) for k, of in values for v in of), start=1)
+        }
         self.table = nn.EmbeddingBag(1 + sum(sizes), width, mode="sum", padding_idx=0)
         # An item is what it is until its circumstances prove to matter.
         nn.init.zeros_(self.table.weight)
@@ -110,6 +122,10 @@ class Circumstances(nn.Module):
             if len(values):
                 self.mean_F[column], deviation = values.mean(), values.std()
                 self.deviation_F[column] = deviation if deviation > 0 else 1.0
+
+    def row_sources(self, other: "Circumstances") -> Tensor:
+        """Return the row of another table that means what each row of this one's does, -1 where none does."""
+        return torch.tensor([other._row_of.get(meaning, -1) for meaning in self._row_of])
 
     def forward(self, moments: Moments) -> Tensor:
         """Return one vector a moment, shape (..., D)."""
@@ -139,8 +155,8 @@ class Circumstances(nn.Module):
         return vectors
 
 
-def _user_codes(dataset: Dataset, name: str) -> np.ndarray:
+def _user_codes(dataset: Dataset, name: str, words: Sequence[str]) -> np.ndarray:
     """Number the values of a column of the user table, by user index; 0 where there is none."""
-    words = dataset.user_table[name].cast(pl.String)
-    index_of = {word: index for index, word in enumerate(sorted(words.drop_nulls().unique()), start=1)}
-    return np.array([0, *(index_of.get(word, 0) for word in words)], dtype=np.int64)
+    index_of = {word: index for index, word in enumerate(words, start=1)}
+    values = dataset.user_table[name].cast(pl.String)
+    return np.array([0, *(index_of.get(value, 0) for value in values)], dtype=np.int64)

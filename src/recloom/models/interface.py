@@ -117,6 +117,30 @@ class Model(nn.Module):
             embedding_NE: Their embeddings, all zero for an item without text.
         """
 
+    def row_sources(self, other: "Model", source_I: Tensor) -> dict[str, Tensor]:
+        """Say where the rows of tables come from, when this model takes over what another one has learned.
+
+        Args:
+            other: A model of the same class and settings over another catalogue.
+            source_I: For each item its index in the other catalogue, -1 where that lacks it; shape (I,).
+
+        Returns:
+            For each tensor of the state that has rows for things of which there may be more or fewer now: the row of
+            the other's tensor that each row comes from, -1 where there is none.
+        """
+        theirs = other.state_dict()
+        return {
+            name: source_I
+            for name, tensor in self.state_dict().items()
+            if tensor.dim() and len(tensor) == self.num_items + 1 and len(theirs[name]) == other.num_items + 1
+        }
+
+    def take_over(self, other: "Model", source_I: Tensor) -> None:
+        """Begin with what another model has learned; what it does not know stays as it is. Arguments as above."""
+        sources, state, theirs = self.row_sources(other, source_I), self.state_dict(), other.state_dict()
+        taken = {n: moved(theirs[n], sources[n], fresh) if n in sources else theirs[n] for n, fresh in state.items()}
+        self.load_state_dict(taken)
+
     def can_answer(self, histories: Histories) -> np.ndarray:
         """Return for each history whether the model can say anything about it, shape (B,)."""
         return histories.length_B > 0
@@ -177,6 +201,14 @@ class TrainedModel(Model):
             include_seen: Whether items of a history may be recommended again.
         """
 
+    def resume(self, data: TrainingData) -> None:
+        """Take from grown data what further training needs, leaving what was learned as it is.
+
+        Raises:
+            ConfigError: The model cannot go on learning.
+        """
+        raise ConfigError(f"{self.name} cannot go on learning from where it was; weave can, or fit it again")
+
     def tune_like(self, other: "TrainedModel") -> None:
         """Take over what `tune` chose for another model of the same class."""
 
@@ -195,6 +227,19 @@ class TrainedModel(Model):
         Args:
             histories: Windows of at most `max_length` + 1 interactions.
         """
+
+
+def moved(tensor: Tensor, source_R: Tensor, fresh: Tensor) -> Tensor:
+    """Return `fresh` with the rows of another tensor in the places that they have now.
+
+    Args:
+        tensor: Rows to move.
+        source_R: The row that belongs in each place, -1 where none does.
+        fresh: What stands there otherwise.
+    """
+    result, is_known_R = fresh.clone(), source_R >= 0
+    result[is_known_R] = tensor[source_R[is_known_R]].to(fresh)
+    return result
 
 
 def usual_length(segments: Segments) -> int:

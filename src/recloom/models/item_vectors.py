@@ -79,6 +79,13 @@ class ItemVectors(nn.Module):
             _whiten_text(self)
 
     @torch.no_grad()
+    def resume(self, seen_I: Tensor) -> None:
+        """Let items that have training interactions now have ids; they begin where their text places them."""
+        if self.fusion not in ("text", "init"):
+            self.ids.weight[seen_I & ~self.seen_I] = 0
+        self.seen_I = self.seen_I | seen_I
+
+    @torch.no_grad()
     def start_from(self, vectors_ID: Tensor) -> None:
         """Begin at given vectors: text at what best predicts them, ids at what text leaves open.
 

@@ -17,7 +17,7 @@ from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
 from recloom.models.cooccurrence import cooccurrence_vectors
 from recloom.models.dropout import Dropout
-from recloom.models.interface import ItemText, Span, TrainedModel, TrainingData, VectorModel, usual_length
+from recloom.models.interface import ItemText, Model, Span, TrainedModel, TrainingData, VectorModel, usual_length
 from recloom.models.item_vectors import Fusion, ItemVectors
 from recloom.models.losses import LOSSES
 from recloom.models.negatives import Negatives, Sampling
@@ -196,6 +196,27 @@ class Weave(TrainedModel, VectorModel):
         self.prior.prepare(data)
         self._negatives = Negatives(counts_I, self.config.sampling, self.config.num_negatives)
 
+    def resume(self, data: TrainingData) -> None:
+        counts_I = torch.from_numpy(data.item_counts())
+        for tower in self._towers:
+            tower.items.resume(counts_I > 0)
+        self.prior.prepare(data)
+        self._negatives = Negatives(counts_I, self.config.sampling, self.config.num_negatives)
+
+    def row_sources(self, other: Model, source_I: Tensor) -> dict[str, Tensor]:
+        assert isinstance(other, Weave)
+        sources = super().row_sources(other, source_I)
+        for number, (tower, before) in enumerate(zip(self._towers, other._towers, strict=True)):
+            place = f"towers.{number}"
+            sources[f"{place}.circumstances.table.weight"] = tower.circumstances.row_sources(before.circumstances)
+            if tower.request is not None and before.request is not None:
+                sources[f"{place}.request.table.weight"] = tower.request.row_sources(before.request)
+            if tower.to_behavior is not None:
+                known = before.behaviors
+                source_R = torch.tensor([0, *(known.index_of(name) or -1 for name in tower.behaviors.ids)])
+                sources |= {f"{place}.to_behavior.{name}": source_R for name in ("weight", "bias")}
+        return sources
+
     def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
         if not self.config.popularity:
             return
@@ -288,6 +309,7 @@ class Tower(nn.Module):
         # What comes next is like what was last, until training knows better.
         nn.init.eye_(self.to_query.weight)
         nn.init.zeros_(self.from_network.weight)
+        self.behaviors = dataset.behavior.vocabulary
         self.to_behavior = nn.Linear(width, len(dataset.behavior.vocabulary) + 1) if config.behavior_loss else None
         self.to_gap = nn.Linear(width, GAP_BUCKETS) if config.time_loss else None
 

@@ -2,7 +2,15 @@
 
 from recloom.training.checkpoint import Epoch
 from recloom.training.run_record import RunRecord, hardware, peak_memory_bytes, versions
-from recloom.training.trainer import Progress, TrainingConfig, TrainingResult, train, usual_batch_size
+from recloom.training.trainer import (
+    Progress,
+    TrainingConfig,
+    TrainingResult,
+    UpdateConfig,
+    new_and_replayed,
+    train,
+    usual_batch_size,
+)
 
 __all__ = [
     "Epoch",
@@ -10,7 +18,9 @@ __all__ = [
     "RunRecord",
     "TrainingConfig",
     "TrainingResult",
+    "UpdateConfig",
     "hardware",
+    "new_and_replayed",
     "peak_memory_bytes",
     "train",
     "usual_batch_size",

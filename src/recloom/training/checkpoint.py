@@ -31,6 +31,7 @@ class TrainingState:
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_moments: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def best_validation(self) -> float | None:
@@ -42,6 +43,7 @@ def save_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimi
     """Write everything a run needs to go on, beside the previous checkpoint, and take its place."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
+    tensors |= {f"best_moments.{name}": tensor for name, tensor in state.best_moments.items()}
     tensors |= {f"optimization.{name}": tensor for name, tensor in optimization.tensors().items()}
     facts = {
         "key": key,
@@ -73,7 +75,8 @@ def load_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimi
     model.load_state_dict(_under("model.", tensors))
     optimization.load_tensors(_under("optimization.", tensors))
     saved = json.loads(facts["state"])
-    return TrainingState([Epoch(**epoch) for epoch in saved["curve"]], saved["best_epoch"], _under("best.", tensors))
+    curve = [Epoch(**epoch) for epoch in saved["curve"]]
+    return TrainingState(curve, saved["best_epoch"], _under("best.", tensors), _under("best_moments.", tensors))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

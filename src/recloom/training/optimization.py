@@ -1,6 +1,6 @@
 """A loss -> better weights: gradient steps, and the moving average of the weights that is kept in the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,7 @@ class Optimization:
             gradient_clip: Largest norm of the dense gradient; a longer one is scaled down.
             averaging: How much of the average stays at each step.
         """
+        self._name_of: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._dense = [p for p in self._parameters if all(p is not table for table in tables)]
@@ -71,6 +72,24 @@ class Optimization:
         finally:
             self._swap()
 
+    def moments(self) -> dict[str, Tensor]:
+        """Return what the optimisers remember of past gradients, as `PARAMETER.moment`."""
+        return {
+            f"{self._name_of[parameter]}.{name}": torch.as_tensor(value).cpu().clone()
+            for optimizer in self._optimizers
+            for parameter, values in optimizer.state.items()
+            for name, value in values.items()
+        }
+
+    def take_moments(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on with what other optimisers of the same parameters remembered."""
+        for optimizer in self._optimizers:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                prefix = f"{self._name_of[parameter]}."
+                known = {name.removeprefix(prefix): v for name, v in moments.items() if name.startswith(prefix)}
+                if known:
+                    optimizer.state[parameter] = {name: _as_kept(optimizer, name, v) for name, v in known.items()}
+
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that has to be kept to go on from here, apart from the model's weights."""
         tensors = {f"average.{number}": tensor for number, tensor in enumerate(self._average)}
@@ -91,9 +110,7 @@ class Optimization:
                 kind, _, rest = key.partition(".")
                 if kind == str(number):
                     parameter, _, name = rest.partition(".")
-                    # SparseAdam counts its steps in a plain number.
-                    plain = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)
-                    state.setdefault(int(parameter), {})[name] = int(value) if plain else value
+                    state.setdefault(int(parameter), {})[name] = _as_kept(optimizer, name, value)
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def _move_average(self, kept: float) -> None:
@@ -103,3 +120,8 @@ class Optimization:
     def _swap(self) -> None:
         for number, parameter in enumerate(self._parameters):
             parameter.data, self._average[number] = self._average[number], parameter.data
+
+
+def _as_kept(optimizer: torch.optim.Optimizer, name: str, value: Tensor) -> Any:
+    """Return a value as the optimiser keeps it: SparseAdam counts its steps in a plain number."""
+    return int(value) if name == "step" and isinstance(optimizer, torch.optim.SparseAdam) else value

@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -40,6 +40,8 @@ class RunRecord:
     """Each epoch's loss, validation NDCG@10 and seconds since the start."""
     versions: dict[str, str]
     hardware: dict[str, Any]
+    lineage: dict[str, Any] = field(default_factory=dict)
+    """What the model came from, where it was not fitted from nothing."""
 
 
 def peak_memory_bytes() -> int:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from recloom.dataset import Histories, gather, windows
+from recloom.dataset import SECONDS_PER_DAY, Histories, gather, windows
 from recloom.errors import ConfigError, TrainingError
 from recloom.models import TrainedModel, TrainingData
 from recloom.training.batches import shuffled_batches
@@ -76,6 +76,29 @@ class TrainingConfig:
             raise ConfigError(f"training.budget is {self.budget} seconds; it has to be positive")
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpdateConfig:
+    """How a fitted model learns what happened since: the [update] table of a run file."""
+
+    epochs: int = 2
+    """Passes over what is new."""
+    replay: float = 1.0
+    """Old interactions that are read again with each new one, so that what was learned is not forgotten."""
+    replay_days: float | None = None
+    """Read again only the last so many days. Unset: anything."""
+    learning_rate: float = 0.5
+    """Step size, as a share of what the model was trained with."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"update.{name} is {getattr(self, name)}; it has to be positive")
+        if self.replay < 0:
+            raise ConfigError(f"update.replay is {self.replay}; it cannot be negative")
+        if self.replay_days is not None and self.replay_days <= 0:
+            raise ConfigError(f"update.replay_days is {self.replay_days}; it has to be positive")
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """What a run of the loop came to. The model holds the best weights."""
@@ -84,6 +107,8 @@ class TrainingResult:
     best_epoch: int
     best_validation: float | None
     stopped: Stopped
+    moments: dict[str, torch.Tensor]
+    """What the optimiser remembered of past gradients at the best epoch, as `PARAMETER.moment`."""
 
 
 def train(
@@ -92,6 +117,8 @@ def train(
     config: TrainingConfig,
     *,
     validate: Callable[[], float] | None,
+    stretches: tuple[np.ndarray, np.ndarray] | None = None,
+    moments: Mapping[str, torch.Tensor] | None = None,
     checkpoint: Path | None = None,
     key: str = "",
     progress: Progress | None = None,
@@ -107,6 +134,8 @@ def train(
         data: What to learn from.
         config: Steps, patience and the rest.
         validate: Scores the model as it stands, higher is better. None: train all `config.epochs`.
+        stretches: Start and end positions of what an epoch reads. None: all windows of the data.
+        moments: What the optimiser of an earlier training remembered, to go on from.
         checkpoint: File to keep the run's state in. None: keep none.
         key: Names the run; only a checkpoint with the same key is gone on from.
         progress: Told about each step.
@@ -115,7 +144,7 @@ def train(
     Raises:
         TrainingError: There is nothing to learn from, or the loss is not a number.
     """
-    start_W, end_W = windows(data.segments, model.max_length, config.stride)
+    start_W, end_W = windows(data.segments, model.max_length, config.stride) if stretches is None else stretches
     if len(start_W) == 0:
         raise TrainingError(
             "no user has two interactions to learn from; a sequence model needs at least one pair, popular needs none"
@@ -129,6 +158,8 @@ def train(
         gradient_clip=config.gradient_clip,
         averaging=config.averaging,
     )
+    if moments:
+        optimization.take_moments(moments)
     state = (load_checkpoint(checkpoint, key, model, optimization) if checkpoint else None) or TrainingState()
     began = time.monotonic() - (state.curve[-1].seconds if state.curve else 0.0)
     stopped: Stopped = "epochs"
@@ -148,6 +179,7 @@ def train(
                 if validation is None or state.best_validation is None or validation > state.best_validation:
                     state.best_epoch = epoch
                     state.best_weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+                    state.best_moments = optimization.moments()
             if checkpoint:
                 save_checkpoint(checkpoint, key, model, optimization, state)
             if after_epoch:
@@ -160,7 +192,38 @@ def train(
     model.cpu()
     if state.best_weights:
         model.load_state_dict(state.best_weights)
-    return TrainingResult(state.curve, state.best_epoch, state.best_validation, stopped)
+    return TrainingResult(state.curve, state.best_epoch, state.best_validation, stopped, state.best_moments)
+
+
+def new_and_replayed(
+    data: TrainingData, is_new_N: np.ndarray, length: int, config: UpdateConfig, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose what to learn from when data has grown: all windows with something new, and some without.
+
+    Args:
+        data: Everything.
+        is_new_N: Which interactions are new.
+        length: Inputs in a full window.
+        config: How often, and how much of the old.
+        seed: Decides which of the old.
+
+    Returns:
+        Start and end positions, as `windows` returns them.
+    """
+    start_W, end_W = windows(data.segments, length)
+    new_before = np.concatenate([[0], np.cumsum(is_new_N)])
+    num_new_W = new_before[end_W] - new_before[start_W]
+    new, old = np.flatnonzero(num_new_W > 0), np.flatnonzero(num_new_W == 0)
+    if config.replay_days is not None:
+        times = data.dataset.timestamp
+        old = old[times[end_W[old] - 1] > times.max() - config.replay_days * SECONDS_PER_DAY]
+    new = np.tile(new, config.epochs)
+    # Each old window once at most: another one teaches more than the same again.
+    old = np.random.default_rng(seed).permutation(old)
+    wanted = config.replay * int(is_new_N.sum()) * config.epochs
+    old = old[np.cumsum(end_W[old] - start_W[old]) <= wanted]
+    chosen = np.concatenate([new, old])
+    return start_W[chosen], end_W[chosen]
 
 
 def _device(config: TrainingConfig) -> torch.device:
