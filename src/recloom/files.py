@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHECKSUMS = "SHA256SUMS"
+CURRENT = "CURRENT"
+"""File of a model that has versions, naming the one that counts."""
 
 
 @contextmanager
@@ -41,6 +43,12 @@ def replacing(target: Path) -> Iterator[Path]:
             beside.replace(target)
     finally:
         _remove(beside)
+
+
+def current_folder(folder: Path) -> Path:
+    """Return the folder of the model that a folder stands for: itself, or its current version."""
+    pointer = folder / CURRENT
+    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
 
 
 def recover(folder: Path) -> None:

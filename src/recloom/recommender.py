@@ -46,8 +46,8 @@ from recloom.encoders import (
 )
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
 from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
-from recloom.events import Source, read_interactions, read_items, read_users
-from recloom.files import CHECKSUMS, damaged_file, recover, replacing, write_checksums
+from recloom.events import Entities, Interactions, Source, read_interactions, read_items, read_users
+from recloom.files import CHECKSUMS, current_folder, damaged_file, recover, replacing, write_checksums
 from recloom.models import (
     MODELS,
     CountedModel,
@@ -75,6 +75,7 @@ from recloom.training import (
     train,
     versions,
 )
+from recloom.tensor_files import load_tensors
 from recloom.version import __version__
 
 FORMAT_VERSION = 4
@@ -194,11 +195,7 @@ class Recommender:
         settings: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> "Recommender":
-        """Learn what happened since, going on from the weights and the optimiser's memory; this model stays as it is.
-
-        What the model knew is asked first, and how well it did is kept in the new one's record. Afterwards the new
-        one has seen every interaction of both logs. Interactions that are there already change nothing, and where
-        there is nothing else, this very model is returned. A model without gradient steps is counted anew.
+        """Learn what happened since, from files; `learn` says how.
 
         Args:
             interactions: What people did since, in any form that `Dataset.from_files` reads; older than what is known
@@ -215,27 +212,68 @@ class Recommender:
             ArtifactError: New text is to be read by an encoder that is not there any more.
             ConfigError: The model cannot go on learning, or `retire` comes without items.
         """
-        log = None if interactions is None else read_interactions(interactions, columns=columns)
-        catalogue = None if items is None else read_items(items, columns=columns)
-        people = None if users is None else read_users(users, columns=columns)
-        if retire and catalogue is None:
+        return self.learn(
+            None if interactions is None else read_interactions(interactions, columns=columns),
+            None if items is None else read_items(items, columns=columns),
+            None if users is None else read_users(users, columns=columns),
+            retire=retire,
+            settings=settings,
+            progress=progress,
+        )
+
+    def learn(
+        self,
+        log: Interactions | None,
+        items: Entities | None = None,
+        users: Entities | None = None,
+        *,
+        retire: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> "Recommender":
+        """Return a model that has learned what happened since; this one stays as it is.
+
+        It goes on from the weights and the optimiser's memory, on what is new and some of the old. What this model
+        would have foreseen is asked first, and kept in the new one's record. The new one has seen every interaction
+        of both logs. Interactions that are there already change nothing, and where there is nothing else, this very
+        model is returned. A model without gradient steps is counted anew. Arguments and errors as for `update`.
+        """
+        if retire and items is None:
             raise ConfigError("retiring items needs the catalogue of those that stay; name it with --items")
-        growth = grow(self.dataset, log, catalogue, people)
-        gone = sorted(set(growth.dataset.items.ids) - set(catalogue.table["item_id"])) if retire and catalogue else []
+        growth = grow(self.dataset, log, items, users)
+        gone = sorted(set(growth.dataset.items.ids) - set(items.table["item_id"])) if retire and items else []
         if growth.dataset.fingerprint == self.dataset.fingerprint and not gone:
             return self
         began = time.monotonic()
-        config = replace(
-            self.config,
-            split=replace(self.config.split, everything=True),
-            update=build(UpdateConfig, "update", {**to_table(self.config.update), **(settings or {})}, {}),
-        )
-        text, read_texts = self._text_of(growth.dataset)
+        options = build(UpdateConfig, "update", {**to_table(self.config.update), **(settings or {})}, {})
+        config = replace(self.config, split=replace(self.config.split, everything=True), update=options)
+        text, num_read = self._text_of(growth.dataset)
         encoded = time.monotonic()
         model, source_I = self._carried(growth.dataset, config, text)
         data = TrainingData(growth.dataset, split_dataset(growth.dataset, config.split).full)
-        before = self._quality_on(growth, model, config, text, source_I)
-        moments = self._learn(model, data, growth, config, source_I, progress)
+        if isinstance(model, CountedModel):
+            model.count(data)
+            moments, before = {}, {}
+        else:
+            assert isinstance(model, TrainedModel)
+            as_it_was = Recommender(growth.dataset, model, config, text, self._carried_counts(source_I), self.run)
+            ndcg_B = as_it_was._ndcg_on(growth)
+            before = {"ndcg_at_10_before": float(ndcg_B.mean()), "cases": len(ndcg_B)} if len(ndcg_B) else {}
+            moments = self._carried_moments(model, source_I)
+            if growth.is_new_N.any():
+                moments = _learn_further(model, data, growth, config, moments, progress)
+        lineage = {
+            "from": self.run.dataset,
+            "interactions": int(growth.is_new_N.sum()),
+            "known_before": growth.num_known,
+            "older_than_known": int((growth.dataset.timestamp[growth.is_new_N] < self._newest).sum()),
+            "users": len(growth.dataset.users) - len(self.dataset.users),
+            "items": len(growth.dataset.items) - len(self.dataset.items),
+            "texts_read": num_read,
+            "retired": gone,
+            "seen_until": int(growth.dataset.timestamp.max(initial=0)),
+            **before,
+        }
         run = replace(
             self.run,
             dataset=growth.dataset.fingerprint,
@@ -249,21 +287,22 @@ class Recommender:
             curve=[],
             versions=versions(),
             hardware=hardware(),
-            lineage={
-                "from": self.run.dataset,
-                "interactions": int(growth.is_new_N.sum()),
-                "known_before": growth.num_known,
-                "older_than_known": int((growth.dataset.timestamp[growth.is_new_N] < self._newest).sum()),
-                "users": len(growth.dataset.users) - len(self.dataset.users),
-                "items": len(growth.dataset.items) - len(self.dataset.items),
-                "texts_read": read_texts,
-                "retired": gone,
-                "seen_until": int(growth.dataset.timestamp.max(initial=0)),
-                **before,
-            },
+            lineage=lineage,
         )
         grown = Recommender(growth.dataset, model, config, text, data.item_counts(), run, lambda: moments)
-        return grown._without_items(gone) if gone else grown
+        return grown.over(without(growth.dataset, items=gone)) if gone else grown
+
+    def over(self, dataset: Dataset) -> "Recommender":
+        """Return this model over another dataset, nothing being learned; new items go by their text."""
+        text, _ = self._text_of(dataset)
+        model, source_I = self._carried(dataset, self.config, text)
+        moments: dict[str, torch.Tensor] = {}
+        if isinstance(model, CountedModel):
+            model.count(TrainingData(dataset, split_dataset(dataset, self.config.split).full))
+        else:
+            moments = self._carried_moments(model, source_I)
+        run = replace(self.run, dataset=dataset.fingerprint)
+        return Recommender(dataset, model, self.config, text, self._carried_counts(source_I), run, lambda: moments)
 
     @property
     def _newest(self) -> int:
@@ -286,11 +325,14 @@ class Recommender:
     def _carried(self, dataset: Dataset, config: RunConfig, text: ItemText | None) -> tuple[Model, torch.Tensor]:
         """Return the model over another catalogue, and the index that each item of that has in this one, or -1."""
         model = new_model(dataset, config, text)
-        source_I = torch.from_numpy(self.dataset.items.indices_of(dataset.items.ids)).long()
-        source_I = torch.cat([torch.zeros(1, dtype=torch.long), torch.where(source_I > 0, source_I, -1)])
+        index_I = torch.from_numpy(self.dataset.items.indices_of(dataset.items.ids)).long()
+        source_I = torch.cat([torch.zeros(1, dtype=torch.long), torch.where(index_I > 0, index_I, -1)])
         if not isinstance(model, CountedModel):
             model.take_over(self.model, source_I)
         return model, source_I
+
+    def _carried_counts(self, source_I: torch.Tensor) -> np.ndarray:
+        return np.where(source_I >= 0, self.counts_I[source_I.clamp_min(0)], 0)
 
     def _carried_moments(self, model: Model, source_I: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what the optimiser remembers in the places where the rows of tables are now."""
@@ -303,61 +345,33 @@ class Recommender:
             carried[name] = values
         return carried
 
-    def _learn(
-        self,
-        model: Model,
-        data: TrainingData,
-        growth: Growth,
-        config: RunConfig,
-        source_I: torch.Tensor,
-        progress: Progress | None,
-    ) -> Mapping[str, torch.Tensor]:
-        """Train further on what is new, and return what the optimiser remembers."""
-        if isinstance(model, CountedModel):
-            model.count(data)
-            return {}
-        assert isinstance(model, TrainedModel)
-        moments = self._carried_moments(model, source_I)
-        model.resume(data)
-        seed = config.training.seed + int(growth.is_new_N.sum())  # other old windows each time
-        stretches = new_and_replayed(data, growth.is_new_N, model.max_length, config.update, seed)
-        if len(stretches[0]) == 0:
-            return moments
-        learning_rate = config.update.learning_rate * config.training.learning_rate
-        training = replace(config.training, epochs=1, budget=None, learning_rate=learning_rate)
-        result = train(model, data, training, validate=None, stretches=stretches, moments=moments, progress=progress)
-        return result.moments
+    def foresee(self, log: Interactions, items: Entities | None = None) -> np.ndarray:
+        """Ask for what happened since without learning it: NDCG@10 for the first new interaction of everybody.
 
-    def _quality_on(
-        self, growth: Growth, model: Model, config: RunConfig, text: ItemText | None, source_I: torch.Tensor
-    ) -> dict[str, Any]:
-        """Ask the model as it was for the first new interaction of everybody who had some before."""
-        dataset, is_new_N = growth.dataset, growth.is_new_N
-        first_new = np.flatnonzero(is_new_N)
-        user = np.searchsorted(dataset.user_offsets, first_new, side="right") - 1
-        user, first = np.unique(user, return_index=True)
-        start, target = dataset.user_offsets[user], first_new[first]
+        Args:
+            log: What happened since.
+            items: New items, which go by their text.
+
+        Returns:
+            One value for each person who had some history, in the order of their ids; of at most
+            `training.validation_cases` of them, chosen at random once.
+        """
+        growth = grow(self.dataset, log, items, None)
+        return self.over(growth.dataset)._ndcg_on(growth)
+
+    def _ndcg_on(self, growth: Growth) -> np.ndarray:
+        """Ask for the first new interaction of everybody who had some before; NDCG@10, shape (B,)."""
+        dataset = growth.dataset
+        new = np.flatnonzero(growth.is_new_N)
+        user, first = np.unique(np.searchsorted(dataset.user_offsets, new, side="right") - 1, return_index=True)
+        start, target = dataset.user_offsets[user], new[first]
         asked = target > start
         cases = Cases(user[asked], start[asked], target[asked], target[asked])
-        cases = cases.sample(config.training.validation_cases, config.training.seed)
-        if len(cases) == 0 or isinstance(model, CountedModel):
-            return {}
-        counts_I = np.where(source_I >= 0, self.counts_I[source_I.clamp_min(0)], 0)
-        lists = Recommender(dataset, model, config, text, counts_I, self.run).rank_cases(cases, 10).item_index_BK
-        ndcg_B = metric_values(lists, dataset.item_index[cases.target], [10])["NDCG@10"]
-        return {"ndcg_at_10_before": float(ndcg_B.mean()), "cases": len(cases)}
-
-    def _without_items(self, item_ids: Sequence[str]) -> "Recommender":
-        """Return this model over a catalogue that lacks some items, and what happened with them."""
-        dataset = without(self.dataset, items=item_ids)
-        text, _ = self._text_of(dataset)
-        model, source_I = self._carried(dataset, self.config, text)
-        data = TrainingData(dataset, split_dataset(dataset, self.config.split).full)
-        if isinstance(model, CountedModel):
-            model.count(data)
-        run = replace(self.run, dataset=dataset.fingerprint)
-        moments = {} if isinstance(model, CountedModel) else self._carried_moments(model, source_I)
-        return Recommender(dataset, model, self.config, text, data.item_counts(), run, lambda: moments)
+        cases = cases.sample(self.config.training.validation_cases, self.config.training.seed)
+        if len(cases) == 0:
+            return np.zeros(0)
+        lists = self.rank_cases(cases, 10).item_index_BK
+        return metric_values(lists, dataset.item_index[cases.target], [10])["NDCG@10"]
 
     # Recommending
 
@@ -667,26 +681,26 @@ class Recommender:
         Raises:
             ArtifactError: The folder is no model folder, is damaged, or was written by another version.
         """
-        folder = Path(folder)
-        recover(folder)
+        recover(Path(folder))
+        folder = current_folder(Path(folder))
         if missing := [name for name in REQUIRED_FILES if not (folder / name).exists()]:
             raise ArtifactError(
                 f"{folder} is not a model folder: it lacks {missing[0]}; make one with: recloom fit DATASET --out MODEL"
             )
         try:
             tables = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-            run = RunRecord(**json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+            run = read_record(folder)
             facts = tables.pop("recloom")
             if facts["format"] != FORMAT_VERSION:
                 raise ArtifactError(
                     f"{folder} is a model of format {facts['format']} written by recloom {facts['version']}, this"
                     f" recloom {__version__} reads format {FORMAT_VERSION}; fit it again"
                 )
-            weights = load_file(folder / "model.safetensors")
+            weights = load_tensors(folder / "model.safetensors")
             popularity = load_file(folder / "item_vectors.safetensors")["popularity"].numpy()
             vectors = None
             if (folder / "item_text.safetensors").exists():
-                vectors = load_file(folder / "item_text.safetensors")["vectors"].numpy()
+                vectors = load_tensors(folder / "item_text.safetensors")["vectors"].numpy()
         except (SafetensorError, tomllib.TOMLDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise ArtifactError(f"the model in {folder} is damaged ({error}); fit it again") from None
         if not (folder / CHECKSUMS).exists() or (damaged := damaged_file(folder)):
@@ -788,6 +802,11 @@ class Recommender:
     def titles(self) -> list[str]:
         """What to call each item, by item index; "" where the catalogue gives nothing to call it by."""
         return self.text.titles if self.text else ["", *item_titles(self.dataset.item_table)]
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read how the model in a folder came about."""
+    return RunRecord(**json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
 
 
 def check_replaceable(folder: Path) -> None:
@@ -941,6 +960,26 @@ def fit_model(
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
     again = train(final, full, rest, validate=None, progress=progress)
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def _learn_further(
+    model: TrainedModel,
+    data: TrainingData,
+    growth: Growth,
+    config: RunConfig,
+    moments: dict[str, torch.Tensor],
+    progress: Progress | None,
+) -> dict[str, torch.Tensor]:
+    """Train on what is new and some of the old; return what the optimiser remembers then."""
+    model.resume(data)
+    seed = config.training.seed + int(growth.is_new_N.sum())  # other old windows each time
+    stretches = new_and_replayed(data, growth.is_new_N, model.max_length, config.update, seed)
+    if len(stretches[0]) == 0:
+        return moments
+    learning_rate = config.update.learning_rate * config.training.learning_rate
+    training = replace(config.training, epochs=1, budget=None, learning_rate=learning_rate)
+    result = train(model, data, training, validate=None, stretches=stretches, moments=moments, progress=progress)
+    return result.moments
 
 
 def _teacher(dataset: Dataset, config: RunConfig) -> Teacher | None:

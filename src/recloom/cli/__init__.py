@@ -12,6 +12,7 @@ from recloom.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     fit,
     keys,
     prepare,
@@ -19,6 +20,8 @@ from recloom.cli import (
     serve,
     similar,
     tune,
+    update,
+    versions,
 )
 from recloom.cli.console import messages
 from recloom.errors import InputError, RecloomError
@@ -39,10 +42,13 @@ app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare_models)
 app.command("tune")(tune.tune)
+app.command("export")(export.export)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(similar.similar)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
+app.command("update")(update.update)
+app.add_typer(versions.app, name="versions")
 app.command("doctor")(doctor.doctor)
 
 

@@ -9,6 +9,7 @@ from recloom.cli.console import ShownProgress, console, messages, parse_duration
 from recloom.config import parse_settings, read_run_file
 from recloom.dataset import Dataset
 from recloom.recommender import Recommender, check_replaceable
+from recloom.versions import has_versions, keep
 
 
 def fit(
@@ -31,7 +32,8 @@ def fit(
     """Train a model. Ctrl-C keeps the best so far; after a kill, the same command goes on where it was."""
     tables = read_run_file(config) if config else {}
     recorded = tables.pop("recloom", {})  # a model's own config.toml is a run file too
-    check_replaceable(out)
+    if not has_versions(out):
+        check_replaceable(out)
     short: dict[str, dict[str, Any]] = {
         "split": {"protocol": protocol, "ties": ties, "everything": everything or None},
         "encoder": {"name": encoder},
@@ -54,11 +56,12 @@ def fit(
             checkpoint=checkpoint,
             progress=progress,
         )
-    recommender.save(out)
+    version = keep(recommender, out)
     checkpoint.unlink(missing_ok=True)
     show_fit(recommender)
     next_step = "recommend" if recommender.config.split.everything else "evaluate"
-    console.print(f"Wrote {out}. Next: recloom {next_step} {out}", soft_wrap=True)
+    written = f"{out} version {version}" if version else str(out)
+    console.print(f"Wrote {written}. Next: recloom {next_step} {out}", soft_wrap=True)
 
 
 def show_fit(recommender: Recommender) -> None:

@@ -2,7 +2,7 @@
 
 from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn, unknown_value
 from recloom.dataset.dataset import FILE_NAME, Dataset
-from recloom.dataset.growing import Growth, grow, without
+from recloom.dataset.growing import Growth, grow, log_of, without
 from recloom.dataset.sequences import (
     Histories,
     Interaction,
@@ -52,6 +52,7 @@ __all__ = [
     "gather",
     "grow",
     "histories_from_interactions",
+    "log_of",
     "neighbouring_pairs",
     "split_dataset",
     "unknown_value",

@@ -1,0 +1,89 @@
+"""`recloom update`: a model and what happened since to its next version."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from recloom.cli.console import ShownProgress, console, messages, parse_pairs
+from recloom.config import parse_settings
+from recloom.errors import ConfigError
+from recloom.files import recover
+from recloom.recommender import Recommender
+from recloom.versions import add_version, changing
+
+
+def update(
+    model: Annotated[Path, typer.Argument(help="Folder that recloom fit wrote.")],
+    interactions: Annotated[
+        Path | None, typer.Argument(help="What people did since; what is known is skipped.")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="New and changed items.")] = None,
+    users: Annotated[Path | None, typer.Option(help="What is known of new users.")] = None,
+    retire: Annotated[bool, typer.Option("--retire", help="Items that --items does not name leave.")] = False,
+    column: Annotated[list[str], typer.Option(help="A column's name, ours=theirs. Repeatable.")] = [],  # noqa: B006
+    settings: Annotated[
+        list[str], typer.Option("--set", help="update.replay=2, update.epochs=3, ... Repeatable.")
+    ] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done for machines.")] = False,
+) -> None:
+    """Learn what happened since, as a new version beside the old one, which stays as it is."""
+    if interactions is None and items is None and users is None:
+        raise ConfigError("there is nothing to learn from; name a log of what people did, or --items")
+    tables = parse_settings(settings)
+    if other := sorted(set(tables) - {"update"}):
+        raise ConfigError(f"an update has options of [update] only, not of [{other[0]}]; fit anew to change those")
+    recover(model)
+    with changing(model):
+        before = Recommender.load(model)
+        with ShownProgress() as progress:
+            after = before.update(
+                interactions,
+                items,
+                users,
+                columns=parse_pairs("--column", column),
+                retire=retire,
+                settings=tables.get("update"),
+                progress=progress,
+            )
+        if after is before:
+            console.print(f"Nothing in it is new; {model} stays as it is.", soft_wrap=True)
+            return
+        name = add_version(after, model)
+    if as_json:
+        console.print_json(json.dumps({"version": name, **after.run.lineage, "seconds": after.run.seconds}))
+        return
+    for warning in after.run.warnings:
+        messages.print(f"warning: {warning}", soft_wrap=True, markup=False)
+    show_lineage(after)
+    console.print(
+        f"Wrote {model} version {name}, current from now on. Back again: recloom versions rollback {model}",
+        soft_wrap=True,
+    )
+
+
+def show_lineage(recommender: Recommender) -> None:
+    """Print what an update learned from."""
+    run = recommender.run
+    lineage = run.lineage
+    table = Table(show_header=False)
+    table.add_row("new interactions", f"{lineage['interactions']:,}")
+    if lineage["known_before"]:
+        table.add_row("known already, skipped", f"{lineage['known_before']:,}")
+    if lineage["older_than_known"]:
+        table.add_row("older than what was known", f"{lineage['older_than_known']:,}")
+    table.add_row("new users, new items", f"{lineage['users']:,}, {lineage['items']:,}")
+    if lineage["retired"]:
+        table.add_row("items that left", f"{len(lineage['retired']):,}")
+    if "ndcg_at_10_before" in lineage:
+        table.add_row(
+            f"NDCG@10 of {lineage['parent']} on them",
+            f"{lineage['ndcg_at_10_before']:.4f}, {lineage['cases']:,} users asked before it learned",
+        )
+    seen_until = datetime.fromtimestamp(lineage["seen_until"], UTC)
+    table.add_row("has seen everything until", f"{seen_until:%Y-%m-%d %H:%M} UTC")
+    table.add_row("time", f"{sum(run.seconds.values()):.1f} s, {run.seconds['encode']:.1f} s of it reading text")
+    console.print(table)
