@@ -45,6 +45,23 @@ def replacing(target: Path) -> Iterator[Path]:
         _remove(beside)
 
 
+def reserve(path: Path, size: int) -> None:
+    """Make sure that there is room for a file before it is written, by taking it.
+
+    HDF5 does not recover when the disk is full in the middle of a file.
+
+    Raises:
+        OSError: There is not.
+    """
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, size))
+        except AttributeError:  # not on every system
+            return
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def current_folder(folder: Path) -> Path:
     """Return the folder of the model that a folder stands for: itself, or its current version."""
     pointer = folder / CURRENT

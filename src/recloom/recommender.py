@@ -1,10 +1,12 @@
 """The one object a user holds: fit, recommend, similar_items, evaluate, update, save, load."""
 
+import errno
 import hashlib
 import json
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -63,6 +65,7 @@ from recloom.models import (
     moved,
 )
 from recloom.run_config import EncoderConfig, RunConfig
+from recloom.tensor_files import load_tensors
 from recloom.training import (
     Epoch,
     Progress,
@@ -75,7 +78,6 @@ from recloom.training import (
     train,
     versions,
 )
-from recloom.tensor_files import load_tensors
 from recloom.version import __version__
 
 FORMAT_VERSION = 4
@@ -316,7 +318,7 @@ class Recommender:
         known = dict(zip(self.dataset.items.ids, item_texts(self.dataset.item_table, template), strict=True))
         texts = item_texts(dataset.item_table, template)
         vectors_IE = self.text.vectors_IE[[0, *self.dataset.items.indices_of(dataset.items.ids)]]
-        changed = [row for row, id_ in enumerate(dataset.items.ids) if known.get(id_) != texts[row]]
+        changed = [row for row, id_ in enumerate(dataset.items.ids) if known.get(id_, "") != texts[row]]
         if changed:
             vectors_IE[np.array(changed) + 1] = self.text.read([texts[row] for row in changed])
         titles = ["", *item_titles(dataset.item_table)]
@@ -324,6 +326,10 @@ class Recommender:
 
     def _carried(self, dataset: Dataset, config: RunConfig, text: ItemText | None) -> tuple[Model, torch.Tensor]:
         """Return the model over another catalogue, and the index that each item of that has in this one, or -1."""
+        if isinstance(self.model, TrainedModel) and not self.model.can_resume:
+            raise ConfigError(
+                f"{config.model_name} cannot go on learning from where it was; fit it on all the data, or use weave"
+            )
         model = new_model(dataset, config, text)
         index_I = torch.from_numpy(self.dataset.items.indices_of(dataset.items.ids)).long()
         source_I = torch.cat([torch.zeros(1, dtype=torch.long), torch.where(index_I > 0, index_I, -1)])
@@ -656,7 +662,7 @@ class Recommender:
             "recloom": {"format": FORMAT_VERSION, "version": __version__, "model": self.config.model_name},
             **self.config.to_toml(),
         }
-        with replacing(Path(folder)) as beside:
+        with replacing(Path(folder)) as beside, _as_os_error():
             beside.mkdir()
             (beside / "config.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
             (beside / "metrics.json").write_text(json.dumps(asdict(self.run), indent=1), encoding="utf-8")
@@ -802,6 +808,15 @@ class Recommender:
     def titles(self) -> list[str]:
         """What to call each item, by item index; "" where the catalogue gives nothing to call it by."""
         return self.text.titles if self.text else ["", *item_titles(self.dataset.item_table)]
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """A disk that is full is the same for everybody who writes."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(errno.EIO, f"writing failed ({error})") from error
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -8,6 +8,7 @@ import typer
 from recloom.cli import (
     adapt,
     compare,
+    compress,
     datasets,
     demo,
     doctor,
@@ -42,6 +43,7 @@ app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare_models)
 app.command("tune")(tune.tune)
+app.command("compress")(compress.compress_model)
 app.command("export")(export.export)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(similar.similar)

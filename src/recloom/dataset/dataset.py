@@ -35,7 +35,7 @@ from recloom.events import (
     Source,
     read_tables,
 )
-from recloom.files import replacing
+from recloom.files import replacing, reserve
 from recloom.version import __version__
 
 FILE_NAME = "dataset.h5"
@@ -134,7 +134,7 @@ class Dataset:
         offsets = np.zeros(len(user_vocabulary) + 2, dtype=np.int64)
         np.cumsum(np.bincount(user_index, minlength=len(user_vocabulary) + 1), out=offsets[1:])
         del user_index
-        with replacing(path) as beside, h5py.File(beside, "w") as file:
+        with replacing(path) as beside, _new_file(beside, log.table, catalogue) as file:
             file.attrs["format"], file.attrs["version"] = "recloom-dataset", FORMAT_VERSION
             file.attrs["created_by"] = f"recloom {__version__}"
             file.attrs["num_interactions"] = len(item_index)
@@ -298,6 +298,11 @@ class _TemporaryFolder:
     def __init__(self) -> None:
         self.path = Path(mkdtemp(prefix="recloom-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def _new_file(path: Path, *tables: pl.DataFrame) -> h5py.File:
+    reserve(path, sum(int(table.estimated_size()) for table in tables))
+    return h5py.File(path, "w")
 
 
 def _aligned(table: pl.DataFrame | None, vocabulary: Vocabulary, key: str) -> pl.DataFrame:

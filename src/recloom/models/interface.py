@@ -189,6 +189,9 @@ class CountedModel(Model):
 class TrainedModel(Model):
     """A model that learns by gradient steps."""
 
+    can_resume: ClassVar[bool] = False
+    """Whether it can go on learning when users and items have been added."""
+
     def prepare(self, data: TrainingData) -> None:
         """Take from the data what training needs beforehand, for instance how often each item occurs."""
 
@@ -202,12 +205,7 @@ class TrainedModel(Model):
         """
 
     def resume(self, data: TrainingData) -> None:
-        """Take from grown data what further training needs, leaving what was learned as it is.
-
-        Raises:
-            ConfigError: The model cannot go on learning.
-        """
-        raise ConfigError(f"{self.name} cannot go on learning from where it was; weave can, or fit it again")
+        """Take from grown data what further training needs, leaving what was learned as it is."""
 
     def tune_like(self, other: "TrainedModel") -> None:
         """Take over what `tune` chose for another model of the same class."""

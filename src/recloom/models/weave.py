@@ -132,6 +132,7 @@ class Weave(TrainedModel, VectorModel):
 
     name = "weave"
     Config = WeaveConfig
+    can_resume = True
     search_space = {
         "model.network": ["gru", "sasrec", "hstu"],
         "model.embedding_dim": [128, 256, 512],

@@ -82,13 +82,13 @@ class Optimization:
         }
 
     def take_moments(self, moments: Mapping[str, Tensor]) -> None:
-        """Go on with what other optimisers of the same parameters remembered."""
+        """Go on with what other optimisers of the same parameters remembered, which stays as it is."""
         for optimizer in self._optimizers:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 prefix = f"{self._name_of[parameter]}."
                 known = {name.removeprefix(prefix): v for name, v in moments.items() if name.startswith(prefix)}
                 if known:
-                    optimizer.state[parameter] = {name: _as_kept(optimizer, name, v) for name, v in known.items()}
+                    optimizer.state[parameter] = {n: _as_kept(optimizer, n, v.clone()) for n, v in known.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that has to be kept to go on from here, apart from the model's weights."""
