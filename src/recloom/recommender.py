@@ -306,6 +306,21 @@ class Recommender:
         run = replace(self.run, dataset=dataset.fingerprint)
         return Recommender(dataset, model, self.config, text, self._carried_counts(source_I), run, lambda: moments)
 
+    def without_users(self, users: Sequence[str]) -> "Recommender":
+        """Return this model without what some people did, and without a test that could tell.
+
+        Nothing is left of it in the data, in histories and in what is counted. Weights carry what they learned until
+        the model is fitted again, and `run.lineage["carries"]` says so.
+        """
+        everything = replace(self.config.split, everything=True)
+        after = self.over(without(self.dataset, users=users))
+        data = TrainingData(after.dataset, split_dataset(after.dataset, everything).full)
+        after.config, after.counts_I = replace(self.config, split=everything), data.item_counts()
+        if isinstance(after.model, TrainedModel):
+            after.model.resume(data)
+            after.run = replace(after.run, lineage={**after.run.lineage, "carries": True})
+        return after
+
     @property
     def _newest(self) -> int:
         return int(self.dataset.timestamp.max(initial=0))

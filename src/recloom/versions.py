@@ -147,6 +147,21 @@ def remove_old(folder: Path, keep_newest: int) -> list[str]:
         return [path.name for path in gone]
 
 
+def replace_all(recommender: Recommender, folder: Path) -> list[str]:
+    """Keep a model and nothing of what was there before; return the names of the versions that went.
+
+    To be called while `changing`.
+    """
+    if not has_versions(folder):
+        recommender.save(folder)
+        return []
+    gone = _version_folders(folder)
+    _add(recommender, folder)
+    for path in gone:
+        shutil.rmtree(path)
+    return [path.name for path in gone]
+
+
 def _add(recommender: Recommender, folder: Path) -> str:
     name = _name(int(_version_folders(folder)[-1].name.removeprefix("v")) + 1)
     recommender.save(folder / name)

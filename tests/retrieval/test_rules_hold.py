@@ -325,3 +325,44 @@ def test_diversity_and_caps_together_fill_the_list_as_far_as_anything_fits():
     rules = Rules(max_per={"kind": 2}, diversity=0.1)
     rows, _ = arrange(hits, 4, rules, catalogue, allowed, lambda rows: np.eye(8, dtype=np.float32)[rows])
     assert sorted(rows.tolist()) == [1, 2, 3, 6]
+
+
+# What a catalogue remembers
+
+
+def test_answers_to_conditions_take_only_so_much_memory(monkeypatch):
+    monkeypatch.setattr("recloom.retrieval.catalogue.MOST_MASK_BYTES", 50_000)
+    table = pl.DataFrame({"item_id": [f"i{n}" for n in range(10_000)], "price": np.arange(10_000.0)})
+    catalogue = Catalogue(table, ["", *table["item_id"]], 0, Availability())
+    for _ in range(2):
+        for price in range(20):
+            asked = {"price": {"<": price}}
+            assert catalogue.mask(asked).sum() == price
+            assert catalogue.mask(asked) is catalogue.mask(asked)
+            assert catalogue.mask({"price": {"<": 0}}).sum() == 0  # asked for again and again, it stays
+            assert sum(mask.nbytes for mask in catalogue._masks.values()) < 50_000
+    assert len(catalogue._masks) == 4
+    catalogue.put("i7", {"price": 0.0}, "")
+    assert catalogue.mask({"price": {"<": 7}}).sum() == 8
+    monkeypatch.setattr("recloom.retrieval.catalogue.MOST_MASK_BYTES", 1)
+    assert catalogue.mask({"price": {"<": 9}}) is catalogue.mask({"price": {"<": 9}})
+
+
+def test_titles_are_found_as_they_were_when_the_search_began():
+    table = pl.DataFrame({"item_id": ["a1", "B2", "c3"]})
+    catalogue = Catalogue(table, ["", "Grüne Straße", "grüne LAMPE", "C++ (lamp)"], 2, Availability())
+    before = catalogue.titles_now()
+    for words, rows in (
+        ([], [1, 2, 3]),
+        (["grüne"], [1, 2]),
+        (["strasse"], [1]),
+        (["lamp", "b2"], [2]),
+        (["c++ ("], [3]),
+    ):
+        assert before.rows_with(words).tolist() == rows
+    catalogue.put("a1", {}, "Lamp")
+    catalogue.put("new", {}, "Red LAMP")
+    after = catalogue.titles_now()
+    assert after.rows_with(["lamp"]).tolist() == [1, 2, 3, 4]
+    assert after.rows_with(["strasse"]).tolist() == []
+    assert before.rows_with(["lamp"]).tolist() == [2, 3]

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,29 @@ SMALL = {
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Everybody walks the same circle of items, each from another place; one item has expired."""
-    folder = tmp_path_factory.mktemp("shop")
+    return _written(tmp_path_factory.mktemp("shop"), ["item_id", "title", "category", "price", "available_until"])
+
+
+def _written(folder: Path, columns: Sequence[str]) -> Dataset:
     log = ["user_id,item_id,timestamp,behavior,device,age"]
     log += [
         f"u{user:02},i{(user + step) % ITEMS:02},{1_000_000 + user * 100 + step},view,{('mobile', 'web')[user % 2]},30"
         for user in range(USERS)
         for step in range(10)
     ]
-    items = ["item_id,title,category,price,available_until"]
-    for item in range(ITEMS):
-        until = "2001-01-01T00:00:00Z" if item == EXPIRED else ""
-        items.append(f"i{item:02},film number{item} kind{item // 4},{CATEGORIES[item % 3]},{item + 0.5},{until}")
+    items = [
+        {
+            "item_id": f"i{item:02}",
+            "title": f"film number{item} kind{item // 4}",
+            "category": CATEGORIES[item % 3],
+            "price": f"{item + 0.5}",
+            "available_until": "2001-01-01T00:00:00Z" if item == EXPIRED else "",
+        }
+        for item in range(ITEMS)
+    ]
+    lines = [",".join(columns), *(",".join(item[name] for name in columns) for item in items)]
     (folder / "log.csv").write_text("\n".join(log) + "\n")
-    (folder / "items.csv").write_text("\n".join(items) + "\n")
+    (folder / "items.csv").write_text("\n".join(lines) + "\n")
     return Dataset.from_files(folder / "log.csv", folder / "items.csv")
 
 
@@ -59,6 +69,13 @@ def model(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def second_model(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another model folder, of another kind; not to be written to."""
     return _saved(shop, tmp_path_factory.mktemp("models") / "second", "markov", encoder={"name": "hashing"})
+
+
+@pytest.fixture(scope="session")
+def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose catalogue says nothing of prices; not to be written to."""
+    plain = _written(tmp_path_factory.mktemp("shop"), ["item_id", "title", "category"])
+    return _saved(plain, tmp_path_factory.mktemp("models") / "plain", "markov", encoder={"name": "hashing"})
 
 
 @pytest.fixture

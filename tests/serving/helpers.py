@@ -2,10 +2,15 @@
 
 import socket
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlalchemy import func, select
 from starlette.testclient import TestClient
+
+from recloom.serving import database as tables
+from recloom.serving.store import Event, Exposure, Store
 
 ITEMS, USERS = 24, 30
 EXPIRED = 5
@@ -67,3 +72,33 @@ def event(event_id: str, user: str, item: str, **more: Any) -> dict[str, Any]:
 def history_of(steps: Sequence[int]) -> list[str]:
     """Return the items of some steps of the circle."""
     return [f"i{step % ITEMS:02}" for step in steps]
+
+
+def count_of(store: Store, table: Any, user: str) -> int:
+    """Return how many rows of a table are about somebody."""
+    with store.database.transaction() as connection:
+        return connection.execute(select(func.count()).where(table.c.user_id == user)).scalar_one()
+
+
+def shown_to(user: str, revision: int) -> Exposure:
+    """Return a list that somebody was shown when so much was known."""
+    return Exposure(uuid.uuid4().hex, user, 1_000, None, None, False, "default", "v", "weave", ["i1"], revision)
+
+
+def delete_while_another_writes(one: Store, other: Store) -> None:
+    """Delete somebody by one instance, of whom another has yet to write what was before; nothing of it may stay."""
+    for _ in range(2):  # also when somebody came back and is deleted again
+        late = [shown_to("ann", other.revision()), shown_to("eve", other.revision())]
+        one.forget("ann")
+        other.add((), late).result(5)
+        assert count_of(one, tables.recommendations, "ann") == 0
+        other.add((), [shown_to("ann", other.revision())]).result(5)  # who comes back is somebody new
+        other.add([Event(uuid.uuid4().hex, "ann", "i1", 1_000, "view")]).result(5)
+        assert count_of(one, tables.recommendations, "ann") == count_of(one, tables.events, "ann") == 1
+    assert count_of(one, tables.recommendations, "eve") == 2
+    for _ in range(100):  # at the very moment
+        late = [shown_to("ann", other.revision()) for _ in range(20)]
+        written = [other.add((), [exposure]) for exposure in late]
+        one.forget("ann")
+        assert [future.result(5) for future in written] == [None] * 20
+        assert count_of(one, tables.recommendations, "ann") == 0

@@ -1,14 +1,17 @@
 """Kills, full disks and stops: what was acknowledged stays, and the service comes back."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 
+from recloom.files import CHECKSUMS
 from tests.serving.helpers import ask, post, problem, wait_until
 
 
@@ -159,3 +162,20 @@ def test_a_damaged_model_is_not_served_at_the_start(start, model_copy):
     process = start(model_copy)
     assert process.process.wait(60) == 2
     assert "model.safetensors" in process.log.read_text()
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_does_not_wait_for_a_model_that_is_being_loaded(start, model, model_copy, told):
+    process = start(model_copy).wait_until_ready()
+    beside = Path(shutil.copytree(model, model_copy.with_name("beside")))
+    with (beside / "large").open("wb") as large:  # a hole that takes minutes to be read, and no room on the disk
+        large.truncate(1 << 40)
+    sums = beside / CHECKSUMS
+    sums.write_text(f"{'0' * 64}  large\n{sums.read_text()}")
+    model_copy.rename(model_copy.with_name("previous"))
+    beside.rename(model_copy)
+    large_file = str(model_copy / "large")
+    descriptors = Path(f"/proc/{process.process.pid}/fd")
+    wait_until(lambda: large_file in {os.path.realpath(opened) for opened in descriptors.iterdir()}, 10)
+    process.process.send_signal(told)
+    assert process.process.wait(10) in (0, -told)

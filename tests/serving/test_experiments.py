@@ -182,7 +182,7 @@ def store(tmp_path):
 
 
 def shown(list_id, user, served, items, *, is_shadow=False):
-    return Exposure(list_id, user, served, "two", "a", is_shadow, "default", "v", "weave", items)
+    return Exposure(list_id, user, served, "two", "a", is_shadow, "default", "v", "weave", items, 0)
 
 
 def did(number, user, item, at, list_id=None, behavior="view"):

@@ -3,17 +3,27 @@
 import time
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from recloom.serving import database as tables
-from tests.serving.helpers import ITEMS, ask, asked_ids, post, problem, wait_until
+from recloom.serving.database import Database
+from recloom.serving.store import Store
+from tests.serving.helpers import (
+    ITEMS,
+    ask,
+    asked_ids,
+    count_of,
+    delete_while_another_writes,
+    post,
+    problem,
+    wait_until,
+)
 
 EVERYTHING = {"k": 100, "include_seen": True}
 
 
 def count(client, table, user):
-    with client.app.state.service.store.database.transaction() as connection:
-        return connection.execute(select(func.count()).where(table.c.user_id == user)).scalar_one()
+    return count_of(client.app.state.service.store, table, user)
 
 
 def test_a_new_item_is_recommended_within_a_second_to_who_likes_its_like(serve):
@@ -140,9 +150,67 @@ def test_a_list_that_was_just_shown_is_forgotten_too(serve):
         assert count(client, tables.recommendations, "ann") == 0
 
 
+def test_a_list_that_another_instance_just_showed_is_forgotten_too(serve):
+    one, other = serve(), serve()
+    for _ in range(20):
+        ask(other, user_id="ann")
+        one.delete("/v1/users/ann")
+        other.app.state.service.store.add(()).result(5)
+        assert count(one, tables.recommendations, "ann") == 0
+
+
+@pytest.fixture
+def two_stores(tmp_path):
+    stores = [Store(Database(str(tmp_path / "live.db"))) for _ in range(2)]
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def test_nothing_of_somebody_deleted_is_written_afterwards(two_stores):
+    delete_while_another_writes(*two_stores)
+
+
+def test_of_people_who_were_forgotten_only_the_new_ones_are_read(two_stores):
+    one, other = two_stores
+    for name in ("ann", "bob"):
+        one.forget(name)
+    since = other.revision()
+    one.forget("ann")
+    one.forget("eve")
+    assert set(other.shared(since).forgotten) == {one.digest_of("ann"), one.digest_of("eve")}
+    assert len(other.shared(0).forgotten) == 3
+
+
+def test_who_was_deleted_stays_so_when_more_changes(serve):
+    one, other = serve(), serve()
+    for user in ("u07", "u09"):
+        one.delete(f"/v1/users/{user}")
+        assert ask(other, user_id="u07")["served_by"] == "popular-recent"
+    other.delete("/v1/items/i03")
+    for client in (one, other):
+        assert {ask(client, user_id=user)["served_by"] for user in ("u07", "u09")} == {"popular-recent"}
+        assert ask(client, user_id="u08")["served_by"] == "weave"
+
+
 def test_old_events_and_lists_are_removed(serve):
     client = serve()
     store = client.app.state.service.store
     post(client, {"user_id": "ann", "item_id": "i01", "timestamp": 1_000_000}, {"user_id": "ann", "item_id": "i02"})
     assert store.remove_before(int(time.time()) - 100) == 1
     assert count(client, tables.events, "ann") == 1
+
+
+def test_much_that_is_old_is_removed_in_parts_and_told_together(serve, monkeypatch, caplog):
+    monkeypatch.setattr("recloom.serving.store.MOST_WRITTEN", 10)
+    monkeypatch.setattr("recloom.serving.engine.RETENTION_SECONDS", 0.0)
+    caplog.set_level("INFO", "recloom.serving")
+    client = serve()
+    store = client.app.state.service.store
+    old = [{"user_id": "ann", "item_id": "i01", "timestamp": 1_000_000 + number} for number in range(35)]
+    post(client, *old, {"user_id": "ann", "item_id": "i02"})
+    assert store.remove_before(int(time.time()) - 100) == 10
+    assert count(client, tables.events, "ann") == 26
+    cleaner = serve(retention_days=1)
+    wait_until(lambda: count(cleaner, tables.events, "ann") == 1)
+    wait_until(lambda: 25 in [record.rows for record in caplog.records if record.message == "old rows removed"])

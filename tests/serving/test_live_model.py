@@ -125,6 +125,19 @@ def test_approximate_search_in_a_service_obeys_and_reports(serve, monkeypatch):
             assert len(got) == (9 if "where" in filters else 22 if filters else 23)
 
 
+def test_a_search_by_title_needs_nothing_of_the_thread_that_answers(pair):
+    _, live = pair
+    find = live.finder(NOW)
+    assert live.catalogue.ids[find("KIND3 film", 1)[0]] in {"i12", "i13", "i14", "i15"}
+    found = find("film", ITEMS).tolist()
+    assert sorted(live.catalogue.ids[row] for row in found) == [f"i{n:02}" for n in range(ITEMS) if n != EXPIRED]
+    popularity = live._popularity_I[found]
+    assert (np.diff(popularity) <= 0).all()
+    live.take_popularity({"i07": 1_000})
+    assert find("film", ITEMS).tolist() == found
+    assert live.catalogue.ids[live.finder(NOW)("film", 1)[0]] == "i07"
+
+
 def test_a_model_goes_when_nobody_refers_to_it(pair):
     # The service freezes what is in memory, so that the garbage collector would never find a cycle.
     _, live = pair

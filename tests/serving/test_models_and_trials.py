@@ -1,12 +1,16 @@
 """Models that are swapped while they serve, and experiments between them."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
+from pathlib import Path
 
 import pytest
 
 from recloom import Recommender
+from recloom.files import CHECKSUMS, file_digest
 from recloom.serving import Settings
 from tests.serving.helpers import ask, asked_ids, post, problem, wait_until
 
@@ -152,6 +156,50 @@ def test_a_service_whose_second_model_is_gone_starts_and_says_so(serve, model_co
     assert told["problems"][0]["name"] == "second"
 
 
+def test_a_model_that_was_loaded_is_removed_from_every_instance_and_from_memory(serve, second_model):
+    client, other = serve(), serve()
+    load(client, "second", second_model)
+    wait_until(lambda: "second" in models(other), 20)
+    ask(client, user_id="u01", model="second")
+    gc.collect()
+    gc.disable()
+    try:
+        held = [weakref.ref(one.app.state.service.engine.models["second"]) for one in (client, other)]
+        answer = client.delete("/v1/models/second")
+        assert (answer.status_code, answer.json()) == (200, {"name": "second", "status": "removed"})
+        assert set(models(client)) == {"default"}
+        wait_until(lambda: [model() for model in held] == [None, None])
+    finally:
+        gc.enable()
+    for one in (client, other, serve()):
+        problem(one.delete("/v1/models/second"), 404, "there is no model 'second'; there are: default")
+        problem(one.post("/v1/recommendations", json={"user_id": "u01", "model": "second"}), 422, "has no model")
+    load(other, "second", second_model)
+    assert ask(other, user_id="u01", model="second")["served_by"] == "markov"
+
+
+def test_a_model_is_removed_while_it_is_being_loaded(serve, second_model):
+    client = serve()
+    engine = client.app.state.service.engine
+    is_free = threading.Event()
+    engine._loader.submit(is_free.wait)  # as a large model before it would
+    answer = client.post("/v1/models", json={"name": "second", "path": str(second_model)})
+    assert answer.status_code == 202
+    assert client.delete("/v1/models/second").status_code == 200
+    is_free.set()
+    wait_until(lambda: not engine._loading, 20)
+    assert set(models(client)) == {"default"}
+    load(client, "second", second_model)
+
+
+def test_a_model_that_could_not_be_loaded_is_removed_with_its_problem(serve, model_copy):
+    load(serve(), "second", model_copy)
+    shutil.rmtree(model_copy)
+    client = serve()
+    assert client.delete("/v1/models/second").status_code == 200
+    assert client.get("/v1/models").json()["problems"] == []
+
+
 # Experiments
 
 
@@ -198,6 +246,53 @@ def test_the_model_of_a_variant_is_promoted(trial, serve):
     wait_until(lambda: ask(trial, user_id="u01")["served_by"] == "markov", 10)
     assert ask(serve(), user_id="u01")["served_by"] == "markov"
     assert trial.get("/v1/experiments").json()["experiments"][0]["promoted"] == "other"
+
+
+def test_the_default_and_what_an_experiment_asks_cannot_be_removed(serve, second_model):
+    client = serve()
+    load(client, "second", second_model)
+    load(client, "third", second_model)
+    variants = [{"name": "now", "share": 0.5}, {"name": "other", "model": "second", "share": 0.5}]
+    assert client.post("/v1/experiments", json={"name": "e", "variants": variants, "shadows": ["third"]}).is_success
+    problem(client.delete("/v1/models/default"), 409, "the default model cannot be removed; load another one in its")
+    for name in ("second", "third"):
+        problem(client.delete(f"/v1/models/{name}"), 409, f"experiment 'e' asks the model '{name}'; stop it first")
+    client.post("/v1/experiments/e/promote", json={"variant": "other"})
+    wait_until(lambda: ask(client, user_id="u01")["served_by"] == "markov", 10)
+    for name in ("second", "third"):
+        assert client.delete(f"/v1/models/{name}").status_code == 200
+    problem(client.delete("/v1/models/default"), 409, "the default model cannot be removed")
+    for one in (client, serve()):
+        assert ask(one, user_id="u01")["served_by"] == "markov"
+
+
+def test_the_folder_of_a_promoted_model_is_watched_and_that_of_the_one_before_is_not(
+    serve, model, model_copy, second_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("recloom.serving.engine.WATCH_SECONDS", 0.1)
+    second = shutil.copytree(second_model, tmp_path / "second")
+    client = serve(model_copy)
+    load(client, "second", second)
+    assert client.post("/v1/experiments", json=TWO).status_code == 201
+    client.post("/v1/experiments/two/promote", json={"variant": "other"})
+    wait_until(lambda: ask(client, user_id="u01")["served_by"] == "markov", 10)
+    replace_with(model_copy, second_model, damaged=True)  # would be a problem if anybody looked
+    time.sleep(0.5)
+    assert client.get("/v1/models").json()["problems"] == []
+    replace_with(second, model)
+    for asked in ({"model": "second"}, {}):
+        wait_until(lambda asked=asked: ask(client, user_id="u01", **asked)["served_by"] == "weave", 20)
+    assert "i01" not in asked_ids(client, user_id="u01", k=100, include_seen=True)  # under the same rules
+
+
+def test_a_promotion_is_for_the_instances_that_were_started_with_the_same_folder(trial, serve, model_copy):
+    other = serve(model_copy)
+    trial.post("/v1/experiments/two/promote", json={"variant": "other"})
+    wait_until(lambda: ask(trial, user_id="u01")["served_by"] == "markov", 10)
+    assert ask(other, history=["i01"])["variant"] is None
+    assert not other.app.state.service.engine._loading
+    for one in (other, serve(model_copy)):
+        assert ask(one, user_id="u01")["served_by"] == "weave"
 
 
 def test_experiments_are_checked(trial):
@@ -272,6 +367,103 @@ def test_a_promoted_variant_keeps_its_rules(serve):
     for restarted in (client, serve()):
         shown = ask(restarted, history=["i10"], include_seen=True)["items"]
         assert {item["item_id"] for item in shown} == {"i00", "i01", "i02"}
+
+
+CHEAP = {"where": {"price": {"<": 3}}}
+
+
+def start_trial(client, name, **variant):
+    variants = [{"name": "now", "share": 0.5}, {"name": "cheap", "share": 0.5, **variant}]
+    assert client.post("/v1/experiments", json={"name": name, "variants": variants}).status_code == 201
+
+
+def promote(client, name, variant):
+    assert client.post(f"/v1/experiments/{name}/promote", json={"variant": variant}).status_code == 200
+
+
+def test_a_model_whose_catalogue_does_not_suit_a_running_variant_is_refused_until_the_experiment_ends(
+    serve, model_copy, plain_model, monkeypatch
+):
+    monkeypatch.setattr("recloom.serving.engine.WATCH_SECONDS", 0.1)
+    client = serve(model_copy)
+    start_trial(client, "price", rules=CHEAP)
+    replace_with(model_copy, plain_model)
+    wait_until(lambda: client.get("/v1/models").json()["problems"], 10)
+    told = client.get("/v1/models").json()["problems"][0]
+    assert (told["name"], "the catalogue has no column 'price'" in told["detail"]) == ("default", True)
+    assert {ask(client, user_id=f"u{number:02}")["served_by"] for number in range(20)} == {"weave"}
+    client.post("/v1/experiments/price/stop")
+    wait_until(lambda: ask(client, user_id="u01")["served_by"] == "markov", 10)
+    assert client.get("/v1/models").json()["problems"] == []
+
+
+def test_a_model_whose_catalogue_does_not_suit_a_promoted_variant_is_refused(
+    serve, model_copy, plain_model, monkeypatch
+):
+    monkeypatch.setattr("recloom.serving.engine.WATCH_SECONDS", 0.1)
+    client = serve(model_copy)
+    start_trial(client, "price", rules=CHEAP)
+    promote(client, "price", "cheap")
+    wait_until(lambda: not client.app.state.service.engine._loading, 10)
+    replace_with(model_copy, plain_model)
+    wait_until(lambda: client.get("/v1/models").json()["problems"], 10)
+    assert "no column 'price'" in client.get("/v1/models").json()["problems"][0]["detail"]
+    shown = ask(client, history=["i10"], include_seen=True)
+    assert (shown["served_by"], {item["item_id"] for item in shown["items"]}) == ("weave", {"i00", "i01", "i02"})
+
+
+def test_a_service_that_starts_with_a_model_which_does_not_suit_the_experiment_says_so(serve, model_copy, plain_model):
+    start_trial(serve(model_copy), "price", rules=CHEAP)
+    replace_with(model_copy, plain_model)
+    client = serve(model_copy)
+    assert "no column 'price'" in client.get("/v1/models").json()["problems"][0]["detail"]
+    assert client.get("/live").status_code == 200
+    client.post("/v1/experiments/price/stop")
+    assert client.get("/v1/models").json()["problems"] == []
+    assert ask(client, user_id="u01")["served_by"] == "markov"
+
+
+def test_a_shadow_has_to_suit_the_rules_of_the_variants(serve, plain_model):
+    client = serve()
+    load(client, "plain", plain_model)
+    definition = {"name": "dark", "variants": [{"name": "now", "share": 1, "rules": CHEAP}], "shadows": ["plain"]}
+    problem(client.post("/v1/experiments", json=definition), 422, "the catalogue has no column 'price'")
+
+
+def test_a_large_model_may_take_longer_to_be_read_than_others_wait(serve, second_model, tmp_path):
+    second = Path(shutil.copytree(second_model, tmp_path / "second"))
+    with (second / "large").open("wb") as large:
+        large.truncate(1 << 30)
+    digest = file_digest(second / "large")
+    with (second / CHECKSUMS).open("a") as sums:
+        sums.write(f"{digest}  large\n")
+    answer = serve(timeout=0.2).post("/v1/models", json={"name": "second", "path": str(second)})
+    assert answer.status_code == 202
+
+
+def test_rules_that_only_the_promoted_model_can_obey_wait_until_it_serves(serve, plain_model, model):
+    client = serve(plain_model)
+    load(client, "second", model)
+    start_trial(client, "price", model="second", rules=CHEAP)
+    is_free = threading.Event()
+    client.app.state.service.engine._loader.submit(is_free.wait)  # as a large model would
+    promote(client, "price", "cheap")
+    assert ask(client, user_id="u01")["served_by"] == "markov"
+    is_free.set()
+    wait_until(lambda: ask(client, history=["i10"])["served_by"] == "weave", 10)
+    assert set(asked_ids(client, history=["i10"], include_seen=True)) == {"i00", "i01", "i02"}
+
+
+def test_what_was_promoted_before_is_part_of_what_is_promoted(serve):
+    client = serve()
+    start_trial(client, "price", rules=CHEAP)
+    promote(client, "price", "cheap")
+    start_trial(client, "fewer", rules={"deny": ["i01"]})
+    promote(client, "fewer", "cheap")
+    for one in (client, serve()):
+        assert set(asked_ids(one, history=["i10"], include_seen=True)) == {"i00", "i02"}
+        similar = one.get("/v1/items/i12/similar?k=50").json()["items"]
+        assert {place["item_id"] for place in similar} == {"i00", "i02"}
 
 
 def test_what_counts_for_nothing_is_no_click(serve):

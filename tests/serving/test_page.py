@@ -407,7 +407,7 @@ def test_the_live_page_shows_experiments_and_health(serve, second_model):
     client = serve()
     client.post("/v1/models", json={"name": "other", "path": str(second_model)})
     wait_until(lambda: len(client.get("/v1/models").json()["models"]) == 2, 30)
-    client.app.state.service.engine.problems["lost"] = "its folder is gone"
+    client.app.state.service.engine.refused["lost"] = "its folder is gone"
     assert "<b>lost</b>: its folder is gone" in client.get("/live").text
     assert "There is no experiment" in client.get("/live").text
     variants = [{"name": "a<b>", "share": 0.5}, {"name": "b", "model": "other", "share": 0.5}]
@@ -417,7 +417,7 @@ def test_the_live_page_shows_experiments_and_health(serve, second_model):
     shows, clicks = [], []
     for person in range(400):
         variant, name = ("a<b>", "b")[person % 2], f"p{person}"
-        shows.append(Exposure(f"r{person}", name, now - person, "spring", variant, False, "m", "v", "weave", ["i1"]))
+        shows.append(Exposure(f"r{person}", name, now - person, "spring", variant, False, "m", "v", "weave", ["i1"], 0))
         if person % 2 or person % 20 == 0:
             clicks.append(Event(f"e{person}", name, "i1", now - person, "click", None, f"r{person}"))
     store.add((), shows).result()

@@ -15,8 +15,17 @@ import pytest
 
 from recloom.serving import database as tables
 from recloom.serving.database import Database
-from recloom.serving.store import Store
-from tests.serving.helpers import ask, asked_ids, event, free_port, post, problem, wait_until
+from recloom.serving.store import Event, Store
+from tests.serving.helpers import (
+    ask,
+    asked_ids,
+    delete_while_another_writes,
+    event,
+    free_port,
+    post,
+    problem,
+    wait_until,
+)
 
 EVERYTHING = {"k": 100, "include_seen": True}
 
@@ -135,6 +144,21 @@ def test_somebody_deleted_on_one_instance_is_a_stranger_to_the_other(both):
     assert one.delete("/v1/users/u07").json()["events"] == 1
     assert ask(other, user_id="u07")["served_by"] == "popular-recent"
     assert ask(other, user_id="u08")["served_by"] == "weave"
+
+
+def test_nothing_of_somebody_deleted_is_written_afterwards(database):
+    one, other = Store(Database(database)), Store(Database(database))
+    delete_while_another_writes(one, other)
+    one.close()
+    other.close()
+
+
+def test_old_events_are_removed_in_parts(database, monkeypatch):
+    monkeypatch.setattr("recloom.serving.store.MOST_WRITTEN", 10)
+    store = Store(Database(database))
+    store.add([Event(str(number), "ann", "i01", 1_000 + number, "view") for number in range(25)]).result(5)
+    assert [store.remove_before(1_020) for _ in range(3)] == [10, 10, 0]
+    store.close()
 
 
 def test_keys_are_shared(serve, database):

@@ -15,6 +15,7 @@ from recloom.cli import (
     evaluate,
     export,
     fit,
+    forget,
     keys,
     prepare,
     recommend,
@@ -50,6 +51,7 @@ app.command("similar")(similar.similar)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.command("update")(update.update)
+app.command("forget")(forget.forget)
 app.add_typer(versions.app, name="versions")
 app.command("doctor")(doctor.doctor)
 

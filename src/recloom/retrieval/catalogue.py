@@ -4,6 +4,7 @@ A row is an item index: row 0 is padding, rows beyond the last item wait for ite
 """
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ _COMPARE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     ">": np.greater,
     ">=": np.greater_equal,
 }
-MOST_MASKS = 256
-"""Answers to conditions that are kept, least recently used first to go."""
+MOST_MASK_BYTES = 64_000_000
+"""Memory of the answers to conditions that are kept, least recently used first to go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,9 @@ class Catalogue:
         self._columns: dict[str, _Words | _Numbers] = {}
         self._names = [name for name in table.columns if name != "item_id"]
         self._masks: dict[str, np.ndarray] = {}
-        self._folded: list[str] = []  # made when somebody searches by title
+        self._mask_bytes = 0
+        self._folded_I = pl.Series(list(map(_folded, self.titles, self.ids)), dtype=pl.String)
+        self._folded_since: dict[int, str] = {}
         self._is_withdrawn = np.zeros(self.size, dtype=bool)
         self._is_placed = np.zeros(self.size, dtype=bool)
         self._is_placed[1 : len(self.ids)] = True
@@ -108,11 +111,9 @@ class Catalogue:
             return self._changed[row].get(name)
         return self._table[name][row - 1] if name in self._table.columns and row <= len(self._table) else None
 
-    def rows_with(self, words: Sequence[str]) -> list[int]:
-        """Return the rows of items whose title or id holds all of some words, which have to be case-folded."""
-        if not self._folded:
-            self._folded = [f"{title} {id_}".casefold() for title, id_ in zip(self.titles, self.ids, strict=True)]
-        return [row for row, text in enumerate(self._folded) if row and all(word in text for word in words)]
+    def titles_now(self) -> "Titles":
+        """Return titles and ids to search, which do not change any more."""
+        return Titles(self._folded_I, dict(self._folded_since))
 
     # Changing
 
@@ -137,7 +138,7 @@ class Catalogue:
                 self._names.append(name)
         self._changed[row] = dict(columns)
         self.titles[row] = title
-        self._folded.clear()
+        self._folded_since[row] = _folded(title, item_id)
         for name, column in list(self._columns.items()):
             try:
                 column.set(row, columns.get(name))
@@ -169,6 +170,7 @@ class Catalogue:
         self.revision += 1
         self._open = None
         self._masks.clear()
+        self._mask_bytes = 0
 
     # Asking
 
@@ -198,18 +200,20 @@ class Catalogue:
             ConfigError: A condition cannot be understood; the message says what can.
         """
         key = repr(conditions)
-        if key not in self._masks:
-            if len(self._masks) >= MOST_MASKS:
-                del self._masks[next(iter(self._masks))]
-            is_met_I = np.ones(self.size, dtype=bool)
-            for name, tests in conditions.items():
-                column = self.column(name)
-                for operator, wanted in _checked(name, tests).items():
-                    is_met_I &= column.mask(operator, wanted)
-            self._masks[key] = is_met_I
-        else:
+        if key in self._masks:
             self._masks[key] = self._masks.pop(key)
-        return self._masks[key]
+            return self._masks[key]
+        is_met_I = np.ones(self.size, dtype=bool)
+        for name, tests in conditions.items():
+            column = self.column(name)
+            for operator, wanted in _checked(name, tests).items():
+                is_met_I &= column.mask(operator, wanted)
+        self._masks[key] = is_met_I
+        self._mask_bytes += _bytes_of(key, is_met_I)
+        while self._mask_bytes > MOST_MASK_BYTES and len(self._masks) > 1:
+            oldest = next(iter(self._masks))
+            self._mask_bytes -= _bytes_of(oldest, self._masks.pop(oldest))
+        return is_met_I
 
     def column(self, name: str) -> "_Words | _Numbers":
         """Return a column, read when first asked for.
@@ -252,6 +256,25 @@ class Catalogue:
             else:
                 times_I[1 : len(values) + 1] = [_seconds(value) for value in values.to_list()]
         return times_I
+
+
+@dataclass(frozen=True)
+class Titles:
+    """Case-folded titles and ids as of one moment, which any thread may search."""
+
+    at_first: pl.Series
+    """Of the items the catalogue began with, by row."""
+    since: Mapping[int, str]
+    """Of those that came or changed since, by row."""
+
+    def rows_with(self, words: Sequence[str]) -> np.ndarray:
+        """Return the rows of items whose title or id holds all of some words, which have to be case-folded."""
+        has_all_I = np.ones(len(self.at_first), dtype=bool)
+        for word in words:  # by Polars, which lets other threads work meanwhile
+            has_all_I &= self.at_first.str.contains(word, literal=True).to_numpy()
+        has_all_I[[0, *(row for row in self.since if row < len(has_all_I))]] = False
+        changed = [row for row, text in self.since.items() if all(word in text for word in words)]
+        return np.sort(np.concatenate([np.flatnonzero(has_all_I), np.array(changed, dtype=np.int64)]))
 
 
 class _Numbers:
@@ -328,6 +351,14 @@ class _Words:
 
     def groups_of(self, row: int) -> list[Any]:
         return self._parts[self._codes_I[row]]
+
+
+def _folded(title: str, item_id: str) -> str:
+    return f"{title} {item_id}".casefold()
+
+
+def _bytes_of(key: str, mask_I: np.ndarray) -> int:
+    return sys.getsizeof(key) + sys.getsizeof(mask_I)
 
 
 def _spelled(value: Any) -> str:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -31,8 +31,8 @@ from recloom.serving.bodies import (
     ExperimentState,
     ItemState,
     ModelIn,
-    ModelLoading,
     ModelsOut,
+    ModelState,
     PastEvent,
     Problem,
     Promotion,
@@ -349,7 +349,7 @@ async def get_similar(item_id: _IdInPath, service: OfService, k: Annotated[int, 
     def find() -> tuple[str, list[Shown]]:
         service.engine.sync()
         model = service.engine.models[DEFAULT]
-        found = model.similar(item_id, k, service.settings.rules, time.time())
+        found = model.similar(item_id, k, service.engine.rules_of(model, None), time.time())
         return f"{model.name}@{model.version}", found
 
     model, found = await service.call(find)
@@ -407,18 +407,24 @@ async def delete_user(user_id: _IdInPath, service: OfService) -> Response:
 async def get_models(service: OfService) -> Response:
     """The models in service, their versions, and how they search."""
     engine = service.engine
-    facts = await service.call(lambda: [model.facts() for model in engine.models.values()])
-    problems_by_name = [{"name": name, "detail": detail} for name, detail in engine.problems.items()]
-    return _json({"models": facts, "problems": problems_by_name})
+
+    def look() -> dict[str, Any]:
+        return {
+            "models": [model.facts() for model in engine.models.values()],
+            "problems": [{"name": name, "detail": detail} for name, detail in engine.problems().items()],
+        }
+
+    return _json(await service.call(look))
 
 
-@router.post("/models", status_code=202, response_model=ModelLoading, dependencies=_ADMIN, tags=["models"])
+@router.post("/models", status_code=202, response_model=ModelState, dependencies=_ADMIN, tags=["models"])
 async def post_model(body: ModelIn, service: OfService) -> Response:
     """Load a model folder under a name, beside the others or in the place of one, without a failed request."""
-    version = await service.in_thread(_version_in, Path(body.path))
+    # For as long as it takes: to read a large model may take longer than the service lets others wait.
+    version = await asyncio.to_thread(_version_in, Path(body.path))
     entry = ModelEntry(str(Path(body.path).absolute()), version, service.engine.started_with)
     await service.in_thread(service.store.put_model, body.name, entry)
-    service.engine.problems.pop(body.name, None)
+    service.engine.refused.pop(body.name, None)
 
     def load() -> None:
         service.engine.retry(body.name)
@@ -426,6 +432,24 @@ async def post_model(body: ModelIn, service: OfService) -> Response:
 
     await service.call(load)
     return _json({"name": body.name, "version": version, "status": "loading"}, 202)
+
+
+@router.delete("/models/{name:path}", response_model=ModelState, dependencies=_ADMIN, tags=["models"])
+async def delete_model(name: Annotated[_IdInPath, InPath(examples=["wide"])], service: OfService) -> Response:
+    """Take a model that was loaded beside the default out of service, on every instance."""
+    engine = service.engine
+    await service.call(engine.sync)
+    if name == DEFAULT:
+        raise ProblemError(409, "the default model cannot be removed; load another one in its place, or promote one")
+    if name not in engine.shared.models:
+        raise ProblemError(404, f"there is no model {name!r}; there are: {', '.join(engine.models)}")
+    if engine.experiment is not None and name in engine.experiment.models:
+        raise ProblemError(
+            409, f"the running experiment {engine.experiment.name!r} asks the model {name!r}; stop it first"
+        )
+    await service.in_thread(service.store.remove_model, name)
+    await service.call(engine.sync)
+    return _json({"name": name, "status": "removed"})
 
 
 def _version_in(path: Path) -> str:
@@ -467,9 +491,8 @@ async def post_experiment(
     experiment = read_experiment(definition)
     engine = service.engine
     experiment.check_models(list(engine.models))
-    for variant in experiment.variants:
-        ask = Ask(1, (), rules=engine.rules_of(variant))
-        await service.call(partial(engine.models[variant.model].check, ask))
+    for name in dict.fromkeys(experiment.models):
+        await service.call(partial(engine.check, engine.models[name], experiment))
     if not await service.in_thread(service.store.start_experiment, definition, int(time.time())):
         raise ProblemError(
             409, f"there is an experiment {experiment.name!r} already, or another one runs; stop it first"
@@ -499,17 +522,14 @@ async def promote(name: _IdInPath, body: Promotion, service: OfService) -> Respo
     model = service.engine.models.get(variants[body.variant].model)
     if model is None:
         raise ProblemError(409, f"the model {variants[body.variant].model!r} is not in service any more")
-    rules = _definition_of(experiment.name, body.variant, service).get("rules", {})
-    entry = ModelEntry(str(model.path.absolute()), model.version, service.engine.started_with, rules)
+    # What its lists obeyed in the experiment, the rules of a promotion before included.
+    rules = service.engine.promoted_rules(model).and_also(variants[body.variant].rules)
+    await service.call(partial(model.check, Ask(1, (), rules=service.settings.rules.and_also(rules))))
+    entry = ModelEntry(str(model.path.absolute()), model.version, service.engine.started_with, asdict(rules))
     promoted = (body.variant, DEFAULT, entry)
     await service.in_thread(service.store.stop_experiment, name, int(time.time()), promoted)
     await service.call(service.engine.sync)
     return _json({"name": name, "status": "stopped", "promoted": body.variant})
-
-
-def _definition_of(experiment: str, variant: str, service: Service) -> dict[str, Any]:
-    variants = _entry(service, experiment)["definition"]["variants"]
-    return next(definition for definition in variants if definition["name"] == variant)
 
 
 def _entry(service: Service, name: str) -> dict[str, Any]:

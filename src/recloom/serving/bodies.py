@@ -229,12 +229,21 @@ class ModelsOut(BaseModel):
     problems: list[ModelProblem]
 
 
-class ModelLoading(BaseModel):
-    """A model that is being loaded."""
+class ModelState(BaseModel):
+    """What becomes of a model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "wide", "version": "3f2a0c9d1b7e", "status": "loading"},
+                {"name": "wide", "status": "removed"},
+            ]
+        }
+    )
 
     name: str
-    version: str
-    status: Literal["loading"]
+    version: str | None = Field(None, description="The version that is being loaded")
+    status: Literal["loading", "removed"]
 
 
 class ExperimentsOut(BaseModel):

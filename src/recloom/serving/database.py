@@ -104,7 +104,12 @@ keys = Table(
     Column("digest", String, nullable=False),
     Column("created", BigInteger, nullable=False),
 )
-forgotten = Table("forgotten", metadata, Column("user_digest", String, primary_key=True))
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("user_digest", String, primary_key=True),
+    Column("revision", BigInteger, nullable=False, index=True),
+)
 state = Table("state", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
 
 POSTGRESQL = {
@@ -113,6 +118,8 @@ POSTGRESQL = {
     # A server that does not answer must not hold the thread that answers everybody.
     "connect_args": {"connect_timeout": 3, "tcp_user_timeout": 4000, "options": "-c statement_timeout=30000"},
 }
+DELETIONS = 7214206
+"""Number of the lock that somebody's deletion holds alone, and those who write lists share."""
 REVISION = "revision"
 """Counts the changes that every instance has to know before it answers: items, experiments, models, keys, deletions."""
 
@@ -189,6 +196,13 @@ class Database:
                 index_elements=key, set_={name: statement.excluded[name] for name in row if name not in key}
             )
         )
+
+    def lock_deletions(self, connection: Connection, *, is_shared: bool) -> None:
+        """Keep deletions and those who write lists apart until the transaction ends, which this has to begin."""
+        if self.is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # one writes at a time anyway
+        else:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{'_shared' * is_shared}({DELETIONS})")
 
     def next_revision(self, connection: Connection) -> int:
         """Count a change that every instance has to know, and return its number."""

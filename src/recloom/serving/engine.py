@@ -10,15 +10,16 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
 
-from recloom.errors import InputError, RecloomError
+from recloom.errors import ConfigError, InputError, RecloomError
 from recloom.files import CHECKSUMS, file_digest
 from recloom.retrieval import Rules
 from recloom.serving import metrics
@@ -71,6 +72,31 @@ class Served:
     answer: Answer
 
 
+class Helper:
+    """A thread for work that takes its time; unlike that of a pool, it never keeps a process from ending."""
+
+    def __init__(self, name: str) -> None:
+        self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._is_closed = False
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have something done when what was submitted before is done."""
+        self._work.put(partial(function, *arguments))
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        self._is_closed = True
+        self._work.put(lambda: None)
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            try:
+                self._work.get()()  # without a name, which would keep a model alive until the next work comes
+            except Exception:
+                log.exception("work in the background failed")
+
+
 class Engine:
     """All models of a service, and the thread that answers with them."""
 
@@ -81,17 +107,19 @@ class Engine:
             ArtifactError: The default model cannot be loaded.
         """
         self.store, self.settings = store, settings
-        self.models: dict[str, LiveModel] = {}
-        self.problems: dict[str, str] = {}
-        """What went wrong with a model that should be in service, by its name."""
+        self.models: Mapping[str, LiveModel] = {}
+        """By name; replaced and never written to, so that other threads may look through it."""
+        self.refused: dict[str, str] = {}
+        """Why a model that should be in service is not, or not in the version it should be, by its name."""
         self.experiment: Experiment | None = None
         self.shared = store.shared(0)
+        self._forgotten = set(self.shared.forgotten)
         self.started_with = str(folder.absolute())
         self._paths = {DEFAULT: folder}
         self._announced: dict[str, ModelEntry] = {}
         for name, entry in self.shared.models.items():
             self._announced[name] = entry
-            if name != DEFAULT or entry.in_place_of == self.started_with:
+            if self._is_meant(name, entry):
                 self._paths[name] = Path(entry.path)
         self._failed: dict[str, str] = {}
         self._waiting: deque[Wanted] = deque()
@@ -99,18 +127,18 @@ class Engine:
         self._wake = threading.Condition()
         self._stopped = False
         self._is_closing = threading.Event()
-        # New items must not wait for a model that is being loaded.
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="recloom-reader")
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="recloom-loader")
         self._loading: set[str] = set()
         self._next_watch = self._next_popularity = self._next_retention = 0.0
+        self._num_removed = 0
         for name, path in self._paths.items():
             try:
-                self._install(name, self._load(name, path, self.shared))
+                self._install(name, self._load(name, path, self.shared.items))
             except RecloomError as error:
                 if name == DEFAULT:
                     raise
-                self.problems[name] = str(error)
+                self.refused[name] = str(error)
+        # New items must not wait for a model that is being loaded.
+        self._reader, self._loader = Helper("recloom-reader"), Helper("recloom-loader")
         self._take_shared(self.shared)
         # The language model is there when the first new item comes.
         self._reader.submit(self.models[DEFAULT].encode, {0: "ready"})
@@ -168,7 +196,21 @@ class Engine:
             self._wake.notify()
         self._thread.join(timeout=30)
         for helper in (self._reader, self._loader):
-            helper.shutdown(wait=False, cancel_futures=True)  # a load may take longer than a stop is given
+            helper.close()  # and not waited for: a load may take longer than a stop is given
+
+    def is_forgotten(self, user_id: str) -> bool:
+        """Whether somebody was deleted, so that the models' own logs are not to be read of them."""
+        return self.store.digest_of(user_id) in self._forgotten
+
+    def problems(self) -> dict[str, str]:
+        """Return what is wrong with models, by name; to be run by the engine's thread."""
+        found = {}
+        for name, model in self.models.items():
+            try:  # an item that was put since, or a start with another model, may not suit the rules
+                self.check(model, self.experiment)
+            except ConfigError as error:
+                found[name] = str(error)
+        return {**found, **self.refused}
 
     @property
     def num_waiting(self) -> int:
@@ -224,8 +266,8 @@ class Engine:
             name = wanted.model or (variant.model if variant else DEFAULT)
             if name not in self.models:
                 name, variant = DEFAULT, None  # not the variant's list, so not counted as one
-            rules = self.rules_of(variant) if wanted.model is None else self.settings.rules
             try:
+                rules = self.rules_of(self.models[name], variant)
                 ask = self._ask(wanted, known, rules.and_also(wanted.rules), now)
                 self.models[name].check(ask)
             except Exception as error:  # one person's mistake is nobody else's
@@ -241,7 +283,7 @@ class Engine:
                 served = Served(uuid.uuid4().hex, model, variant.name if variant else None, answer)
                 if wanted.is_logged:
                     metrics.served(served)
-                    exposures.append(self._exposure(wanted, served, now, is_shadow=False))
+                    exposures.append(self._exposure(wanted, served, now, revision, is_shadow=False))
                 made.append((wanted, served))
         self._remember(exposures)  # first, so that a click can never come before the list it came from
         for wanted, served in made:
@@ -249,30 +291,30 @@ class Engine:
         if self.experiment is not None:
             members = [member for members in groups.values() for member in members]
             for name in self.experiment.shadows:
-                self._remember(self._shadow(name, members, now))
+                self._remember(self._shadow(name, members, now, revision))
 
-    def rules_of(self, variant: Variant | None) -> Rules:
-        """Return what a list obeys before the request has its say: the service's rules and a variant's.
+    def rules_of(self, model: LiveModel, variant: Variant | None) -> Rules:
+        """Return what a list obeys before the request has its say: the rules of service, promotion and variant.
 
         Raises:
             ConfigError: They contradict each other.
         """
-        promoted = self.shared.models.get(DEFAULT)
-        own = self.settings.rules
-        if (
-            promoted is not None
-            and promoted.in_place_of == self.started_with
-            and (variant is None or variant.model == DEFAULT)
-        ):
-            own = own.and_also(read_rules(promoted.rules))
+        own = self.settings.rules.and_also(self.promoted_rules(model))
         return own if variant is None else own.and_also(variant.rules)
+
+    def promoted_rules(self, model: LiveModel) -> Rules:
+        """Return the rules that a model was promoted with; as long as another one still serves in its place, none."""
+        entry = self.shared.models.get(model.name)
+        if entry is None or not self._is_meant(model.name, entry) or Path(entry.path) != model.path.absolute():
+            return Rules()
+        return read_rules(entry.rules)
 
     def _ask(self, wanted: Wanted, known: Mapping[str, Sequence[Event]], rules: Rules, now: float) -> Ask:
         events: Sequence[Event] = wanted.history or ()
         user = None
         if wanted.user_id is not None:
             events = known[wanted.user_id]
-            user = None if self.store.digest_of(wanted.user_id) in self.shared.forgotten else wanted.user_id
+            user = None if self.is_forgotten(wanted.user_id) else wanted.user_id
         return Ask(wanted.k, events, user, wanted.context, wanted.include_seen, rules, wanted.explain, now)
 
     def _answer(self, model: LiveModel, asks: Sequence[Ask]) -> list[Answer]:
@@ -294,7 +336,9 @@ class Engine:
                         raise
         return answers
 
-    def _shadow(self, name: str, members: Sequence[tuple[Wanted, Ask, Variant | None]], now: float) -> list[Exposure]:
+    def _shadow(
+        self, name: str, members: Sequence[tuple[Wanted, Ask, Variant | None]], now: float, revision: int
+    ) -> list[Exposure]:
         model = self.models.get(name)
         if model is None:
             return []
@@ -312,10 +356,11 @@ class Engine:
             actual = {shown.item_id for shown in wanted.done.result().answer.items}
             same = len(actual & {shown.item_id for shown in answer.items})
             metrics.shadow_overlap.labels(name).observe(same / max(1, len(actual)))
-            made.append(self._exposure(wanted, Served(uuid.uuid4().hex, model, name, answer), now, is_shadow=True))
+            served = Served(uuid.uuid4().hex, model, name, answer)
+            made.append(self._exposure(wanted, served, now, revision, is_shadow=True))
         return made
 
-    def _exposure(self, wanted: Wanted, served: Served, now: float, *, is_shadow: bool) -> Exposure:
+    def _exposure(self, wanted: Wanted, served: Served, now: float, revision: int, *, is_shadow: bool) -> Exposure:
         experiment = self.experiment.name if self.experiment is not None and served.variant else None
         return Exposure(
             served.recommendation_id,
@@ -328,6 +373,7 @@ class Engine:
             served.model.version,
             served.answer.served_by,
             [shown.item_id for shown in served.answer.items],
+            revision,
         )
 
     def _remember(self, exposures: Sequence[Exposure]) -> None:
@@ -344,13 +390,33 @@ class Engine:
 
     def _take_shared(self, shared: Shared) -> None:
         self.shared = shared
+        self._forgotten.update(shared.forgotten)
         running = [entry for entry in shared.experiments if entry["stopped"] is None]
-        self.experiment = read_experiment(running[0]["definition"]) if running else None
+        experiment = read_experiment(running[0]["definition"]) if running else None
+        if experiment != self.experiment:
+            self.experiment = experiment
+            self._failed.clear()  # what did not suit the one may suit the other
+        for name in self._announced.keys() - shared.models.keys():
+            self._drop(name)
         for name, entry in shared.models.items():
             if self._announced.get(name) != entry:
                 self._announced[name] = entry
-                self._paths[name] = Path(entry.path)
-                self._reload(name)
+                if self._is_meant(name, entry):
+                    self._paths[name] = Path(entry.path)
+                    self._reload(name)
+
+    def _is_meant(self, name: str, entry: ModelEntry) -> bool:
+        """Whether an entry is for this instance: another default counts for those started with the same folder."""
+        return name != DEFAULT or entry.in_place_of == self.started_with
+
+    def _drop(self, name: str) -> None:
+        """Let go of a model that was removed; one that is being loaded finds that nobody wants it any more."""
+        for known in (self._announced, self._paths, self.refused, self._failed):
+            known.pop(name, None)
+        if name in self.models:
+            self.models = {kept: model for kept, model in self.models.items() if kept != name}
+            metrics.index_recall.remove(name)
+            self._loader.submit(settle_memory)
 
     def _take_items(self, changes: Sequence[ItemChange]) -> None:
         for name, model in self.models.items():
@@ -372,15 +438,27 @@ class Engine:
         except Exception:
             log.exception("reading item text failed", extra={"model": model.name})
 
-    def _load(self, name: str, path: Path, shared: Shared) -> LiveModel:
-        model = LiveModel(name, path, self.settings, shared.items)
-        # Rules that name what the model's catalogue lacks would fail every list.
-        model.check(Ask(1, (), rules=self.settings.rules))
+    def _load(self, name: str, path: Path, changes: Sequence[ItemChange]) -> LiveModel:
+        model = LiveModel(name, path, self.settings, changes)
+        self.check(model, self.experiment)
         return model
 
+    def check(self, model: LiveModel, experiment: Experiment | None) -> None:
+        """Make sure that a model can make the lists it is meant for, its own and, as a shadow, those of all variants.
+
+        Raises:
+            ConfigError: Rules name what its catalogue lacks, or contradict each other, so that every list would fail.
+        """
+        model.check(Ask(1, (), rules=self.rules_of(model, None)))
+        for variant in experiment.variants if experiment is not None else ():
+            if variant.model == model.name:
+                model.check(Ask(1, (), rules=self.rules_of(model, variant)))
+            elif experiment is not None and model.name in experiment.shadows and variant.model in self.models:
+                model.check(Ask(1, (), rules=self.rules_of(self.models[variant.model], variant)))
+
     def _install(self, name: str, model: LiveModel) -> None:
-        self.models[name] = model
-        self.problems.pop(name, None)
+        self.models = {**self.models, name: model}
+        self.refused.pop(name, None)
         self._failed.pop(name, None)
         recall = model.search.index.recall if model.search.index else 1.0
         metrics.index_recall.labels(name).set(recall)
@@ -390,29 +468,35 @@ class Engine:
         """Load a model in the background and put it in the place of the old one, which serves until then."""
         if name in self._loading:
             return
-        self._loading.add(name)
         path = self._paths[name]
+        self._loading.add(name)
 
         def load() -> None:
             version = ""
             try:
                 version = file_digest(path / CHECKSUMS)[:12] if (path / CHECKSUMS).exists() else ""
-                shared = self.store.shared(0)
-                model = self._load(name, path, shared)
+                revision, changes = self.store.items(0)
+                model = self._load(name, path, changes)
             except Exception as error:
-                reason, is_final = str(error), isinstance(error, InputError)
-                log.error("model refused", extra={"model": name, "reason": reason})
-                self.call(lambda: self._refuse(name, version if is_final else "", reason))
+                self.call(partial(self._end_load, name, path, partial(self._refuse, name, version, error)))
             else:
-                self.call(lambda: self._swap(name, model, shared.revision))
+                self.call(partial(self._end_load, name, path, partial(self._swap, name, model, revision)))
 
         self._loader.submit(load)
 
-    def _refuse(self, name: str, version: str, reason: str) -> None:
-        """Note what went wrong; a version that can never be loaded is not tried again."""
+    def _end_load(self, name: str, path: Path, take_over: Callable[[], None]) -> None:
+        """Have what came of a load taken over, unless the model was removed or put elsewhere meanwhile."""
         self._loading.discard(name)
-        self.problems[name] = reason
-        self._failed[name] = version
+        if self._paths.get(name) == path:
+            take_over()
+        elif name in self._paths:
+            self._reload(name)
+
+    def _refuse(self, name: str, version: str, failure: Exception) -> None:
+        """Note what went wrong; a version that can never be loaded is not tried again."""
+        log.error("model refused", extra={"model": name, "reason": str(failure)})
+        self.refused[name] = str(failure)
+        self._failed[name] = version if isinstance(failure, InputError) else ""
 
     def retry(self, name: str) -> None:
         """Forget that a model failed; to be run by the engine's thread."""
@@ -420,11 +504,15 @@ class Engine:
         self._announced.pop(name, None)
 
     def _swap(self, name: str, model: LiveModel, revision: int) -> None:
-        self._loading.discard(name)
         # What changed while it was loaded.
-        changes = self.store.shared(revision).items
+        _, changes = self.store.items(revision)
         is_outgrown = model.is_outgrown_by(changes)
         texts = model.read(changes)
+        try:
+            self.check(model, self.experiment)
+        except ConfigError as error:
+            self._refuse(name, model.version, error)
+            return
         self._install(name, model)
         self._loader.submit(settle_memory)
         if texts:
@@ -445,12 +533,18 @@ class Engine:
                     self._next_popularity = now + POPULARITY_SECONDS
                     self._count_popularity()
                 if self.settings.service.retention_days and now >= self._next_retention:
-                    self._next_retention = now + RETENTION_SECONDS
-                    oldest = int(time.time() - 86_400 * self.settings.service.retention_days)
-                    log.info("old rows removed", extra={"rows": self.store.remove_before(oldest)})
+                    self._remove_old(now)
             except Exception as error:
                 log.warning("housekeeping failed", extra={"reason": str(error)})
                 self._is_closing.wait(1.0)
+
+    def _remove_old(self, now: float) -> None:
+        """Remove some of what is too old; the next ticks go on, so that what comes in is written in between."""
+        removed = self.store.remove_before(int(time.time() - 86_400 * self.settings.service.retention_days))
+        self._num_removed += removed
+        if not removed:
+            log.info("old rows removed", extra={"rows": self._num_removed})
+            self._num_removed, self._next_retention = 0, now + RETENTION_SECONDS
 
     def _watch(self) -> None:
         """Load a model anew when its folder has another one."""
@@ -459,8 +553,8 @@ class Engine:
             if not sums.exists():
                 continue
             version = file_digest(sums)[:12]
-            current = self.models[name].version if name in self.models else None
-            if version not in (current, self._failed.get(name)):
+            model = self.models.get(name)
+            if version not in (model and model.version, self._failed.get(name)):
                 self.call(partial(self._reload, name))
 
     def _count_popularity(self) -> None:

@@ -56,13 +56,18 @@ class Experiment:
         if not (all(variant.share >= 0 for variant in self.variants) and abs(total - 1) <= 1e-6):
             raise ConfigError(f"the shares of the variants add up to {total:g}; they have to add up to 1")
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models that it asks."""
+        return (*(variant.model for variant in self.variants), *self.shadows)
+
     def check_models(self, known: Sequence[str]) -> None:
         """Make sure that all its models are there.
 
         Raises:
             ConfigError: One is not.
         """
-        for name in (*(variant.model for variant in self.variants), *self.shadows):
+        for name in self.models:
             if name not in known:
                 raise ConfigError(f"the service has no model {name!r}; {suggestion(name, known)}")
 

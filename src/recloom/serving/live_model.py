@@ -4,7 +4,7 @@ Everything here is called by one thread, the engine's, but for loading.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -299,11 +299,19 @@ class LiveModel:
         best = zip(*(found.tolist() for found in Hits.of_scores(alike_I, allowed_I, None).best(k)), strict=True)
         return [Shown(self.catalogue.ids[item], score, self.catalogue.titles[item], []) for item, score in best]
 
-    def find(self, words: str, most: int, now: float) -> list[int]:
-        """Return rows of items whose title or id holds all the words, the popular ones first."""
-        is_open_I = self.catalogue.open_mask(now)
-        found = [row for row in self.catalogue.rows_with(words.casefold().split()) if is_open_I[row]]
-        return sorted(found, key=lambda row: -self._popularity_I[row])[:most]
+    def finder(self, now: float) -> Callable[[str, int], np.ndarray]:
+        """Return the way from words to the rows of so many items that hold them in title or id, popular ones first.
+
+        It may be gone by another thread: what it looks at is not changed any more.
+        """
+        titles, is_open_I, popularity_I = self.catalogue.titles_now(), self.catalogue.open_mask(now), self._popularity_I
+
+        def find(words: str, most: int) -> np.ndarray:
+            rows = titles.rows_with(words.casefold().split())
+            rows = rows[is_open_I[rows]]
+            return rows[np.argsort(-popularity_I[rows], kind="stable")[:most]]
+
+        return find
 
     def popular_rows(self, most: int, now: float) -> np.ndarray:
         """Return the rows of what is popular now."""

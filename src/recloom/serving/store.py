@@ -11,12 +11,12 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 
 from recloom.serving import database as tables
@@ -29,7 +29,7 @@ MOST_LISTS = 10_000
 LINGER_SECONDS = 0.02
 """How long a list that was shown waits to be written together with others."""
 MOST_WRITTEN = 2_000
-"""Rows written in one transaction."""
+"""Rows of a table written or removed in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Exposure:
     version: str
     served_by: str
     item_ids: Sequence[str]
+    revision: int
+    """What was known when it was made: of somebody who was deleted since, it is not kept."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Shared:
     """What every instance has to know before it answers, as of one revision."""
 
     revision: int
-    forgotten: frozenset[str]
+    forgotten: Collection[str]
+    """Digests of who was forgotten since the revision that was asked about."""
     keys: Mapping[str, tuple[str, str]]
     """Role and name of a key by its digest."""
     experiments: Sequence[Mapping[str, Any]]
@@ -197,14 +200,11 @@ class Store:
             return int(connection.execute(_REVISION).scalar_one())
 
     def shared(self, since: int) -> Shared:
-        """Return what every instance has to know, the items as far as they changed after a revision."""
-        table = tables.items.c
+        """Return what every instance has to know, people and items as far as they changed after a revision."""
         with self.database.transaction() as connection:
-            revision = int(connection.execute(_REVISION).scalar_one())
-            changed = connection.execute(select(tables.items).where(table.revision > since).order_by(table.revision))
             return Shared(
-                revision,
-                frozenset(connection.execute(select(tables.forgotten.c.user_digest)).scalars()),
+                int(connection.execute(_REVISION).scalar_one()),
+                _forgotten_since(connection, since).keys(),
                 {row.digest: (row.role, row.name) for row in connection.execute(select(tables.keys))},
                 [
                     {"definition": json.loads(row.definition), "started": row.started, "stopped": row.stopped,
@@ -216,8 +216,13 @@ class Store:
                     row.name: ModelEntry(row.path, row.version, row.in_place_of, json.loads(row.rules))
                     for row in connection.execute(select(tables.models))
                 },
-                [ItemChange(row.item_id, json.loads(row.columns), row.is_withdrawn, row.revision) for row in changed],
+                _items_since(connection, since),
             )  # fmt: skip
+
+    def items(self, since: int) -> tuple[int, list[ItemChange]]:
+        """Return the number of the last shared change, and the items that changed after a revision."""
+        with self.database.transaction() as connection:
+            return int(connection.execute(_REVISION).scalar_one()), _items_since(connection, since)
 
     def change_item(self, item_id: str, columns: Mapping[str, Any] | None) -> int:
         """Put an item, or withdraw it where there are no columns; return the revision from which everybody knows."""
@@ -239,6 +244,12 @@ class Store:
         with self.database.transaction() as connection:
             self.database.next_revision(connection)
             self._put_model(connection, name, entry)
+
+    def remove_model(self, name: str) -> None:
+        """Have every instance let go of a model that was loaded at run time."""
+        with self.database.transaction() as connection:
+            self.database.next_revision(connection)
+            connection.execute(delete(tables.models).where(tables.models.c.name == name))
 
     def _put_model(self, connection: Any, name: str, entry: ModelEntry) -> None:
         row = {"name": name, **entry.__dict__, "rules": json.dumps(entry.rules)}
@@ -285,19 +296,27 @@ class Store:
         self.add(()).result()  # what waits is written first, so that it is removed as well
         removed = {}
         with self.database.transaction() as connection:
-            self.database.next_revision(connection)
+            self.database.lock_deletions(connection, is_shared=False)
+            revision = self.database.next_revision(connection)
             for name, table in (("events", tables.events), ("recommendations", tables.recommendations)):
                 gone = connection.execute(delete(table).where(table.c.user_id == user_id))
                 removed[name] = gone.rowcount
-            self.database.ignoring(connection, tables.forgotten, [{"user_digest": self.digest_of(user_id)}])
+            row = {"user_digest": self.digest_of(user_id), "revision": revision}
+            self.database.replacing(connection, tables.forgotten, row)
         return removed
 
     def remove_before(self, time_: int) -> int:
-        """Remove events and recommendations older than a time, and say how many."""
-        with self.database.transaction() as connection:
-            events = connection.execute(delete(tables.events).where(tables.events.c.timestamp < time_))
-            lists = connection.execute(delete(tables.recommendations).where(tables.recommendations.c.served < time_))
-        return events.rowcount + lists.rowcount
+        """Remove events and recommendations older than a time, `MOST_WRITTEN` of each at most; say how many.
+
+        No more, because nothing else is written meanwhile: to be called again until there are none.
+        """
+        removed = 0
+        for table, told in ((tables.events, "timestamp"), (tables.recommendations, "served")):
+            key, age = table.primary_key.columns[0], table.c[told]
+            oldest = select(key).where(age < time_).order_by(age).limit(MOST_WRITTEN)
+            with self.database.transaction() as connection:
+                removed += connection.execute(delete(table).where(key.in_(oldest))).rowcount
+        return removed
 
     # Keys
 
@@ -405,11 +424,25 @@ class Store:
         events = [event for job in jobs for event in job.events]
         exposures = [exposure for job in jobs for exposure in job.exposures]
         with self.database.transaction() as connection:
-            self.database.ignoring(connection, tables.recommendations, [_exposure_row(e) for e in exposures])
+            if exposures:
+                self.database.lock_deletions(connection, is_shared=True)
+                exposures = self._without_forgotten(connection, exposures)
+                self.database.ignoring(connection, tables.recommendations, [_exposure_row(e) for e in exposures])
             cause = self._causes(connection, events)
             self.database.ignoring(
                 connection, tables.events, [_event_row(event, received, cause(event)) for event in events]
             )
+
+    def _without_forgotten(self, connection: Connection, exposures: Sequence[Exposure]) -> list[Exposure]:
+        """Leave out lists that were made before their person was deleted, on whichever instance."""
+        forgotten = _forgotten_since(connection, min(exposure.revision for exposure in exposures))
+        if not forgotten:
+            return list(exposures)
+        return [
+            exposure
+            for exposure in exposures
+            if exposure.user_id is None or forgotten.get(self.digest_of(exposure.user_id), 0) <= exposure.revision
+        ]
 
     def _causes(self, connection: Any, events: Sequence[Event]) -> Callable[[Event], str | None]:
         """Return the way from an event to the newest list that showed its item to the same person shortly before."""
@@ -480,7 +513,22 @@ def _event_row(event: Event, received: int, cause: str | None) -> dict[str, Any]
 
 
 def _exposure_row(exposure: Exposure) -> dict[str, Any]:
-    return {**exposure.__dict__, "item_ids": json.dumps(list(exposure.item_ids))}
+    row = {**exposure.__dict__, "item_ids": json.dumps(list(exposure.item_ids))}
+    del row["revision"]
+    return row
+
+
+def _forgotten_since(connection: Connection, revision: int) -> dict[str, int]:
+    """Return the digests of who was forgotten after a revision, each with its own."""
+    table = tables.forgotten.c
+    rows = connection.execute(select(table.user_digest, table.revision).where(table.revision > revision))
+    return {row.user_digest: row.revision for row in rows}
+
+
+def _items_since(connection: Connection, revision: int) -> list[ItemChange]:
+    table = tables.items.c
+    changed = connection.execute(select(tables.items).where(table.revision > revision).order_by(table.revision))
+    return [ItemChange(row.item_id, json.loads(row.columns), row.is_withdrawn, row.revision) for row in changed]
 
 
 _REVISION = select(tables.state.c.value).where(tables.state.c.name == REVISION)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,13 +164,15 @@ def item_of(model: LiveModel, item_id: str, note: str = "") -> Item:
     return Item(item_id, model.catalogue.titles[row] or item_id, picture if is_shown else "", note)
 
 
-def found_items(model: LiveModel, state: State) -> list[Item]:
-    """Return what the words of a search find, or what is popular; to be run by the engine's thread."""
-    now = time.time()
-    rows: Iterable[int] = (
-        model.find(state.words, MOST_FOUND, now) if state.words else model.popular_rows(MOST_FOUND, now).tolist()
-    )
-    return [item_of(model, model.catalogue.ids[row]) for row in rows]
+async def found_items(service: Service, state: State) -> list[Item]:
+    """Return what the words of a search find, or what is popular."""
+    model, now = service.engine.models[DEFAULT], time.time()
+    if state.words:
+        find = await service.call(lambda: model.finder(now))
+        rows = await service.in_thread(find, state.words, MOST_FOUND)
+    else:
+        rows = await service.call(lambda: model.popular_rows(MOST_FOUND, now))
+    return await service.call(lambda: [item_of(model, model.catalogue.ids[row]) for row in rows.tolist()])
 
 
 def past_items(service: Service, model: LiveModel, state: State) -> list[Item]:
@@ -179,7 +181,7 @@ def past_items(service: Service, model: LiveModel, state: State) -> list[Item]:
     live = service.store.look([person])[1][person][-MOST_PAST:]
     past = [item_of(model, event.item_id, event.behavior) for event in reversed(live)]
     user = dataset.users.index_of(person)
-    if user and service.store.digest_of(person) not in service.engine.shared.forgotten:
+    if user and not service.engine.is_forgotten(person):
         logged = dataset.item_index[int(dataset.user_offsets[user]) : int(dataset.user_offsets[user + 1])]
         past += [
             item_of(model, model.catalogue.ids[row], "from the log") for row in reversed(logged[-MOST_PAST:].tolist())

@@ -50,6 +50,7 @@ async def home(request: Request, service: OfService) -> Response:
         context=context_fields(service),
         experiment=service.engine.experiment,
         can_click=not state.is_person or _may_click(request, service),
+        found=[] if state.is_person else await found_items(service, state),
         **await service.call(lambda: _items(service, state, has_past=state.is_person and not error)),
     )
 
@@ -57,7 +58,6 @@ async def home(request: Request, service: OfService) -> Response:
 def _items(service: Service, state: State, *, has_past: bool) -> dict[str, Any]:
     model = service.engine.models[DEFAULT]
     return {
-        "found": found_items(model, state) if not state.is_person else [],
         "history": [item_of(model, item) for item in state.history],
         "past": past_items(service, model, state) if has_past else [],
         "num_items": len(model.catalogue),
@@ -113,7 +113,7 @@ async def live(request: Request, service: OfService) -> Response:
         is_counted=reports is not None,
         experiments=[(report, figures.chart(report)) for report in reports or ()],
         models=await service.call(lambda: [model.facts() for model in engine.models.values()]),
-        problems=dict(engine.problems),
+        problems=await service.call(engine.problems),
         traffic=traffic,
         seconds=seconds,
         failed=failed,

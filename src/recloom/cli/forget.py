@@ -1,0 +1,67 @@
+"""`recloom forget`: a model and somebody who wants to be forgotten to a model without them, and a receipt."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recloom.cli.console import ShownProgress, console
+from recloom.cli.serve import default_database
+from recloom.errors import ConfigError, MissingExtraError
+from recloom.files import recover
+from recloom.forgetting import Receipt, Removal, read_key
+from recloom.forgetting import forget as forget_people
+
+
+def forget(
+    model: Annotated[Path, typer.Argument(help="Folder of the model, with all its versions.")],
+    user: Annotated[list[str], typer.Option(help="Who. Repeatable.")] = [],  # noqa: B006
+    dataset: Annotated[list[Path], typer.Option(help="Prepared dataset that holds them too. Repeatable.")] = [],  # noqa: B006
+    database: Annotated[
+        str | None, typer.Option(envvar="RECLOOM_DATABASE", help="The service's. [default: MODEL.live.db, if there]")
+    ] = None,
+    later: Annotated[bool, typer.Option("--later", help="Only remove data now; without --user, train again.")] = False,
+    check: Annotated[Path | None, typer.Option(help="Receipt to check instead.")] = None,
+) -> None:
+    """Forget people: their data at once, then what the weights learned from it, by training again without them."""
+    if check is not None:
+        is_genuine = Receipt.from_json(check.read_text(encoding="utf-8")).is_genuine(read_key(model))
+        console.print(f"{check} is genuine." if is_genuine else f"{check} is not what was signed.", soft_wrap=True)
+        raise typer.Exit(0 if is_genuine else 1)
+    if not user and later:
+        raise ConfigError("name somebody with --user; without one, what was put off is trained again")
+    recover(model)
+    elsewhere = _forget_in_database(database or _database_beside(model), user)
+    with ShownProgress() as progress:
+        receipt, path = forget_people(
+            model, user, datasets=dataset, elsewhere=elsewhere, retrain=not later, progress=progress
+        )
+    for removal in receipt.removed:
+        console.print(f"{removal.where}: {removal.interactions:,} interactions removed", soft_wrap=True, markup=False)
+    if receipt.weights == "carry":
+        console.print(f"The weights still carry what they learned. Next: recloom forget {model}", soft_wrap=True)
+    else:
+        console.print("The model was trained without them.")
+    console.print(f"Receipt: {path}. Check it with: recloom forget {model} --check {path}", soft_wrap=True)
+
+
+def _database_beside(model: Path) -> str | None:
+    path = Path(default_database(model))
+    return str(path) if path.exists() else None
+
+
+def _forget_in_database(address: str | None, users: list[str]) -> list[Removal]:
+    if address is None or not users:
+        return []
+    try:
+        from recloom.serving.database import Database
+        from recloom.serving.store import Store
+    except ImportError as error:
+        raise MissingExtraError("serve", "forgetting somebody in a service's database") from error
+    store = Store(Database(address))
+    try:
+        removed = [store.forget(user) for user in users]
+    finally:
+        store.close()
+    total = sum(sum(counts.values()) for counts in removed)
+    return [Removal("the service's database", total)] if total else []

@@ -1,0 +1,1 @@
+"""A fitted model comes in; a smaller one, or a graph that runs without recloom, goes out."""

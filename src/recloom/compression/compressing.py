@@ -1,0 +1,144 @@
+"""A model folder -> a smaller one, and what that saved and cost."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from recloom.compression.folding import fold_text
+from recloom.compression.measuring import CUTOFF, Costs, measure
+from recloom.compression.onnx_export import can_export, write_graph
+from recloom.compression.pruning import prune
+from recloom.compression.teaching import distill, fine_tune
+from recloom.config import suggestion
+from recloom.dataset import split_dataset
+from recloom.errors import ConfigError
+from recloom.evaluation.significance import PairedDifference, paired_difference
+from recloom.files import replacing, write_checksums
+from recloom.models.weave import Weave
+from recloom.recommender import Recommender, check_replaceable
+from recloom.tensor_files import save_compact
+from recloom.training import Progress
+
+METHODS = ("distill", "prune", "int8")
+METRIC = f"NDCG@{CUTOFF}"
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What a model was, what it became, and how they compare."""
+
+    methods: list[str]
+    before: Costs
+    after: Costs
+    ndcg_before: float | None = None
+    """Over the test cases; None where the model has seen everything, so that there are none."""
+    ndcg_after: float | None = None
+    difference: PairedDifference | None = None
+    """After minus before, over the same test cases."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; an effect without spread is None, for which JSON has a word."""
+        plain = asdict(self)
+        if self.difference is not None and not np.isfinite(self.difference.effect_size):
+            plain["difference"]["effect_size"] = None
+        return plain
+
+
+def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress | None = None) -> Compression:
+    """Write a smaller model, and measure both.
+
+    Args:
+        model: Folder of a fitted model.
+        out: Folder to write to, which takes the place of an earlier model there.
+        methods: Of `METHODS`, in the order in which they are applied; `int8` is the form in which the rest is stored.
+        progress: Told about training.
+
+    Raises:
+        ConfigError: A method is unknown or cannot be applied, or the model was compressed already.
+    """
+    _check(methods)
+    recommender = Recommender.load(model)
+    if done := recommender.run.lineage.get("compression"):
+        raise ConfigError(
+            f"{model} was compressed already ({', '.join(done['methods'])}); compress the model it came from, with all"
+            " methods at once: --method distill --method int8"
+        )
+    check_replaceable(out)
+    before, ndcg_before_B = _measured(recommender, model), _ndcg(recommender)
+    smaller = _smaller(recommender, methods, progress)
+    with replacing(out) as beside:
+        _write(smaller, beside, int8="int8" in methods)
+        written = Recommender.load(beside)
+        after, ndcg_after_B = _measured(written, beside), _ndcg(written)
+        compression = Compression(list(methods), before, after)
+        if ndcg_before_B is not None and ndcg_after_B is not None:
+            compression = replace(
+                compression,
+                ndcg_before=float(ndcg_before_B.mean()),
+                ndcg_after=float(ndcg_after_B.mean()),
+                difference=paired_difference(ndcg_after_B, ndcg_before_B),
+            )
+        smaller.run = replace(smaller.run, lineage=smaller.run.lineage | {"compression": compression.to_json()})
+        _write(smaller, beside, int8="int8" in methods)
+    return compression
+
+
+def _check(methods: Sequence[str]) -> None:
+    if not methods:
+        raise ConfigError(f"no method to compress by; choose {', '.join(METHODS)}")
+    for name in methods:
+        if name not in METHODS:
+            raise ConfigError(f"unknown method {name!r}; {suggestion(name, METHODS)}")
+    if len(set(methods)) < len(methods):
+        raise ConfigError(f"--method {' --method '.join(methods)} names a method twice; once is enough")
+    if "distill" in methods and "prune" in methods:
+        raise ConfigError("distilling and pruning both make the model smaller; choose one of them, and int8 with it")
+
+
+def _smaller(recommender: Recommender, methods: Sequence[str], progress: Progress | None) -> Recommender:
+    """Apply the methods that change the model."""
+    if "distill" in methods:
+        return fold_text(distill(recommender, progress))
+    if not isinstance(recommender.model, Weave):
+        raise ConfigError(
+            f"{recommender.config.model_name} cannot be compressed by {', '.join(methods)}, weave can; distill it, or"
+            " fit a weave"
+        )
+    if "prune" in methods:
+        recommender = fine_tune(recommender, prune(recommender), progress)
+    return fold_text(recommender)
+
+
+def _write(recommender: Recommender, folder: Path, *, int8: bool) -> None:
+    """Save a model, then store its tensors in fewer bytes; what popularity makes of item vectors is not kept twice."""
+    recommender.save(folder)
+    for name in ("model.safetensors", "item_text.safetensors"):
+        if (folder / name).exists():
+            save_compact(load_file(folder / name), folder / name, int8=int8)
+    counts = load_file(folder / "item_vectors.safetensors")
+    if int8:
+        counts.pop("vectors")  # one product away, and as large again as the model
+    save_compact(counts, folder / "item_vectors.safetensors", int8=False)
+    write_checksums(folder)
+
+
+def _measured(recommender: Recommender, folder: Path) -> Costs:
+    with tempfile.TemporaryDirectory() as temporary:
+        graph = None
+        if isinstance(recommender.model, Weave) and can_export():
+            graph = Path(temporary) / "model.onnx"
+            write_graph(recommender.model, graph)
+        return measure(folder, graph)
+
+
+def _ndcg(recommender: Recommender) -> np.ndarray | None:
+    """Return the metric of every test case, shape (B,); None where there is none."""
+    split = recommender.config.split
+    if split.everything or len(split_dataset(recommender.dataset, split).test) == 0:
+        return None
+    return recommender.evaluate([CUTOFF]).values[METRIC]

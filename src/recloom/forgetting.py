@@ -1,0 +1,171 @@
+"""A model and somebody who wants to be forgotten -> the model as if they had never been there, and a receipt.
+
+First the data goes: the person's interactions leave the model's dataset and every older version goes with its files.
+Then the weights: the model is trained again from nothing on what is left, which is exact, because nothing of the person
+has a part in it. In between the weights still carry what they learned, and the receipt says so.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recloom.dataset import Dataset, without
+from recloom.errors import UnknownIdError
+from recloom.files import current_folder, replacing
+from recloom.recommender import Recommender
+from recloom.training import Progress
+from recloom.versions import changing, replace_all
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What was removed from one place."""
+
+    where: str
+    interactions: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was done about somebody, without saying who it was."""
+
+    number: str
+    time: int
+    """UTC seconds."""
+    people: list[str]
+    """A digest of each person's id that only who holds the key can make."""
+    removed: list[Removal]
+    weights: str
+    """`retrained`, or `carry` while they have yet to be."""
+    first_version_without: str
+    """SHA-256 of the checksums of the first model that was trained without them; "" while there is none."""
+    signature: str = ""
+    """HMAC-SHA256 of all other fields as JSON with sorted keys and no spaces."""
+
+    def signed(self, key: bytes) -> "Receipt":
+        """Return the receipt with its signature."""
+        return replace(self, signature=_mac(key, _canonical(self)))
+
+    def is_genuine(self, key: bytes) -> bool:
+        """Whether the receipt was signed with this key and says what it said then."""
+        return hmac.compare_digest(self.signature, _mac(key, _canonical(self)))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Receipt":
+        """Read what was written."""
+        fields = json.loads(text)
+        return cls(**{**fields, "removed": [Removal(**one) for one in fields["removed"]]})
+
+
+def forget(
+    folder: Path,
+    users: Sequence[str],
+    *,
+    datasets: Sequence[Path] = (),
+    elsewhere: Sequence[Removal] = (),
+    retrain: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Receipt, Path]:
+    """Forget people, and train the model again without them.
+
+    Args:
+        folder: The model, or its versions.
+        users: Who; none, to train again what was put off before.
+        datasets: Prepared datasets that hold them too.
+        elsewhere: What has been removed from other places, for the receipt.
+        retrain: Whether to train again at once. If not, only the data goes, and the weights carry on.
+        progress: Told what is going on.
+
+    Returns:
+        The receipt, and the file that it was written to.
+
+    Raises:
+        UnknownIdError: The model knows none of somebody; nothing is removed then.
+    """
+    with changing(folder):
+        before = Recommender.load(folder)
+        places = [dataset for dataset in datasets if any(user in Dataset.open(dataset).users for user in users)]
+        known = [user for user in users if user in before.dataset.users]
+        if stranger := [user for user in users if user not in known and not places and not elsewhere]:
+            raise UnknownIdError(f"{folder} knows nobody called {stranger[0]!r}; nothing was removed")
+        removed = [
+            *elsewhere,
+            *(Removal(f"dataset {place.name}", _forget_in_dataset(place, users)) for place in places),
+        ]
+        after = before
+        if known:
+            after = before.without_users(known)
+            gone = before.dataset.num_interactions - after.dataset.num_interactions
+            removed.append(Removal(f"model {folder.name}", gone))
+            removed += [Removal(f"model {folder.name}, version {name}", 0) for name in replace_all(after, folder)]
+        weights = "carry" if after.run.lineage.get("carries") else "retrained"
+        if weights == "carry" and retrain:
+            config = before.config
+            replace_all(
+                Recommender.fit(after.dataset, config.model_name, settings=config.to_toml(), progress=progress), folder
+            )
+            weights = "retrained"
+        version = "" if weights == "carry" else _digest(current_folder(folder) / "SHA256SUMS")
+        key = _key_beside(folder)
+        people = [_mac(key, user.encode()) for user in users]
+        receipt = Receipt(uuid.uuid4().hex, int(time.time()), people, removed, weights, version).signed(key)
+        path = folder.with_name(f"{folder.name}.receipts") / f"{receipt.number}.json"
+        with replacing(path) as beside:
+            beside.write_text(json.dumps(asdict(receipt), indent=1), encoding="utf-8")
+    return receipt, path
+
+
+def read_key(folder: Path) -> bytes:
+    """Return the key that the receipts of a model are signed with."""
+    return bytes.fromhex(_key_path(folder).read_text(encoding="utf-8").strip())
+
+
+def _forget_in_dataset(folder: Path, users: Sequence[str]) -> int:
+    dataset = Dataset.open(folder)
+    fewer = without(dataset, users=users)
+    with replacing(dataset.path) as beside:
+        shutil.copyfile(fewer.path, beside)
+    rejects = folder / "rejects.csv"
+    if rejects.exists():
+        table = pl.read_csv(rejects, infer_schema=False)
+        with replacing(rejects) as beside:
+            table.filter(~pl.col("user_id").fill_null("").is_in(users)).write_csv(beside)
+    return dataset.num_interactions - fewer.num_interactions
+
+
+def _canonical(receipt: Receipt) -> bytes:
+    fields: Mapping[str, Any] = {name: value for name, value in asdict(receipt).items() if name != "signature"}
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _mac(key: bytes, content: bytes) -> str:
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _key_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.receipts.key")
+
+
+def _key_beside(folder: Path) -> bytes:
+    path = _key_path(folder)
+    if not path.exists():
+        with replacing(path) as beside:
+            beside.touch(mode=0o600)
+            beside.write_text(secrets.token_hex(KEY_BYTES), encoding="utf-8")
+    return read_key(folder)
