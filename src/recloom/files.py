@@ -89,6 +89,12 @@ def damaged_file(folder: Path) -> str | None:
     return None
 
 
+def version_of(folder: Path) -> str | None:
+    """Return a short digest of the model that a folder stands for; None where there is none."""
+    sums = current_folder(folder) / CHECKSUMS
+    return file_digest(sums)[:12] if sums.is_file() else None
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:

@@ -12,6 +12,7 @@ import pytest
 from recloom import Recommender
 from recloom.files import CHECKSUMS, file_digest
 from recloom.serving import Settings
+from recloom.versions import add_version, changing, roll_back
 from tests.serving.helpers import ask, asked_ids, post, problem, wait_until
 
 TWO = {
@@ -135,6 +136,23 @@ def test_a_new_version_in_the_watched_folder_takes_over_under_load_without_a_fai
         thread.join()
     assert failed == []
     assert seen[0] == "weave"
+
+
+def test_a_model_that_is_updated_and_rolled_back_is_followed(serve, model_copy, tmp_path, monkeypatch):
+    monkeypatch.setattr("recloom.serving.engine.WATCH_SECONDS", 0.1)
+    client = serve(model_copy)
+    first = models(client)["default"]["version"]
+    (tmp_path / "later.csv").write_text("user_id,item_id,timestamp\nu01,i05,2000000\nsomebody new,i07,2000001\n")
+    with changing(model_copy):
+        add_version(Recommender.load(model_copy).update(tmp_path / "later.csv"), model_copy)
+    wait_until(lambda: models(client)["default"]["version"] != first, 20)
+    assert "i05" not in asked_ids(client, user_id="u01", k=24, include_seen=False)
+    second = models(client)["default"]["version"]
+    roll_back(model_copy)
+    wait_until(lambda: models(client)["default"]["version"] == first, 20)
+    assert load(client, "again", model_copy) == first
+    roll_back(model_copy, "v0002")
+    assert models(serve(model_copy))["default"]["version"] == second  # a start takes the current one as well
 
 
 def test_items_that_came_and_went_are_known_to_a_model_that_is_loaded_later(serve, model, model_copy):

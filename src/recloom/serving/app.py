@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from starlette.responses import PlainTextResponse, Response
 
 from recloom.errors import ConfigError
-from recloom.files import CHECKSUMS, damaged_file, file_digest
+from recloom.files import current_folder, damaged_file, version_of
 from recloom.serving import metrics, problems
 from recloom.serving.access import Access, needs
 from recloom.serving.bodies import (
@@ -453,11 +453,12 @@ async def delete_model(name: Annotated[_IdInPath, InPath(examples=["wide"])], se
 
 
 def _version_in(path: Path) -> str:
-    if not (path / CHECKSUMS).is_file():
+    version = version_of(path)
+    if version is None:
         raise ConfigError(f"{path} is not a model folder; make one with: recloom fit DATASET --out MODEL")
-    if damaged := damaged_file(path):
+    if damaged := damaged_file(current_folder(path)):
         raise ConfigError(f"the model in {path} is damaged: {damaged} is not what was written; the old one stays")
-    return file_digest(path / CHECKSUMS)[:12]
+    return version
 
 
 @router.get("/experiments", response_model=ExperimentsOut, dependencies=_ADMIN, tags=["experiments"])

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from recloom.errors import ConfigError, InputError, RecloomError
-from recloom.files import CHECKSUMS, file_digest
+from recloom.files import version_of
 from recloom.retrieval import Rules
 from recloom.serving import metrics
 from recloom.serving.experiments import Experiment, Variant
@@ -474,7 +474,7 @@ class Engine:
         def load() -> None:
             version = ""
             try:
-                version = file_digest(path / CHECKSUMS)[:12] if (path / CHECKSUMS).exists() else ""
+                version = version_of(path) or ""
                 revision, changes = self.store.items(0)
                 model = self._load(name, path, changes)
             except Exception as error:
@@ -549,12 +549,8 @@ class Engine:
     def _watch(self) -> None:
         """Load a model anew when its folder has another one."""
         for name, path in list(self._paths.items()):
-            sums = path / CHECKSUMS
-            if not sums.exists():
-                continue
-            version = file_digest(sums)[:12]
-            model = self.models.get(name)
-            if version not in (model and model.version, self._failed.get(name)):
+            version, model = version_of(path), self.models.get(name)
+            if version is not None and version not in (model and model.version, self._failed.get(name)):
                 self.call(partial(self._reload, name))
 
     def _count_popularity(self) -> None:

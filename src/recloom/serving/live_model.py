@@ -16,7 +16,7 @@ import torch
 from recloom.dataset import CategoryColumn, Dataset, Histories, Requests, Segments, context_value
 from recloom.encoders import item_texts, item_titles
 from recloom.errors import ConfigError, MissingExtraError, UnknownIdError
-from recloom.files import CHECKSUMS, file_digest
+from recloom.files import current_folder, recover, version_of
 from recloom.models import MODELS, CountedModel, TrainingData, VectorModel
 from recloom.recommender import Recommender
 from recloom.retrieval import ApproximateIndex, Catalogue, Hits, Rules, Search, arrange
@@ -92,7 +92,7 @@ class LiveModel:
 
         Args:
             name: What the service calls it.
-            path: The folder.
+            path: The folder, of one model or of versions.
             settings: Of the service.
             changes: Items that came, changed or went at run time.
 
@@ -100,8 +100,10 @@ class LiveModel:
             ArtifactError: The folder holds no model, or a damaged one.
         """
         self.name, self.path = name, path
-        recommender = Recommender.load(path)
-        self.version = file_digest(path / CHECKSUMS)[:12]
+        recover(path)
+        folder = current_folder(path)  # once: another version may become current at any moment
+        recommender = Recommender.load(folder)
+        self.version = version_of(folder) or ""
         self.settings = settings
         fitted = len(recommender.dataset.items)
         self.recommender = recommender.with_room(room_for(recommender, settings.service.room, changes))
