@@ -134,5 +134,11 @@ def test_the_command_forgets_in_the_service_too(model, prepared):
     assert run(model, "--check", receipt).returncode == 0
     Path(receipt).write_text(Path(receipt).read_text().replace("retrained", "carry"))
     assert run(model, "--check", receipt).returncode == 1
+    store = Store(Database(str(live)))
+    store.forget("u07")  # as DELETE /v1/users/u07 does
+    store.close()
+    done = run(model)
+    assert "users" not in done.stderr
+    assert "u07" not in Recommender.load(model).dataset.users
     refused = run(model, "--user", "nobody")
     assert (refused.returncode, "knows nobody called 'nobody'" in refused.stderr) == (2, True)

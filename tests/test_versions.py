@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_version_before_it(model, logs, room):
     assert update(model, logs[0]) == "v0002"
 
 
-def test_the_command_says_what_it_learned_and_how_to_go_back(model, logs, capsys):
+def test_the_command_says_what_it_learned_and_how_to_go_back(model, logs):
     def run(*words):
         command = [str(Path(sys.executable).with_name("recloom")), *map(str, words)]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
@@ -218,6 +218,31 @@ def test_the_command_says_what_it_learned_and_how_to_go_back(model, logs, capsys
         assert refused.returncode == 2, (words, refused.stderr)
         assert sentence in refused.stderr, refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def test_what_a_service_collected_is_learned(model):
+    pytest.importorskip("sqlalchemy")
+    from recloom.serving.database import Database
+    from recloom.serving.store import Event, Store
+
+    live = model.with_name("live.db")
+    store = Store(Database(str(live)))
+    events = [
+        Event(f"e{n}", f"u{n:02}", "fresh" if n % 2 else "i3", 1_700_000_000 + n, "view", context={"device": "web"})
+        for n in range(20)
+    ]
+    store.add(events).result()
+    store.change_item("fresh", {"title": "film number1 kind0", "price": 3})
+    store.change_item("i4", None)
+    store.close()
+    command = [str(Path(sys.executable).with_name("recloom")), "update", str(model), "--database", str(live), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["interactions"] == 20
+    after = Recommender.load(model)
+    assert after.titles[after.dataset.items.index_of("fresh")] == "film number1 kind0"
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Nothing in it is new" in again.stdout
 
 
 def test_what_is_no_model_is_refused(tmp_path):

@@ -141,3 +141,29 @@ def test_every_window_is_in_one_batch_of_about_the_size_asked_for():
     assert max(sizes) <= 512 + 50
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
     assert padded / lengths.sum() < 1.05
+
+
+def test_what_is_older_is_read_less_often(cycle_dataset, dataset_of, monkeypatch):
+    # Ten people long ago, ten one half-life before the newest ten.
+    days = {0: 0, 1: 90, 2: 100}
+    log = [
+        f"{'abc'[age]}{user},i{(user + step) % 8},{1_000_000 + days[age] * 86_400 + step}"
+        for age in days
+        for user in range(10)
+        for step in range(3)
+    ]
+    dataset = dataset_of(log)
+    offsets = dataset.user_offsets
+    data = TrainingData(dataset, Segments(offsets[:-1], offsets[1:]))
+    weave = MODELS["weave"]
+    model = weave(weave.Config(embedding_dim=8, hidden_dim=8, fusion="id"), dataset, None)
+    model.prepare(data)
+    read = []
+    loss = model.loss
+    monkeypatch.setattr(model, "loss", lambda h: (read.extend(h.user_index_B.tolist()), loss(h))[1])
+    train(model, data, dataclasses.replace(CONFIG, epochs=200, half_life_days=10), validate=None)
+    ages = ["abc".index(dataset.users.id_of(user)[0]) for user in read]
+    share = np.bincount(ages, minlength=3) / (200 * 10)
+    assert share[2] == 1
+    assert share[1] == pytest.approx(0.5, abs=0.05)
+    assert share[0] < 0.01

@@ -38,6 +38,7 @@ def show_compression(compression: Compression) -> None:
         ("resident_bytes", "MB", 0),
         ("answer_ms", "ms", 2),
         ("graph_bytes", "MB", 2),
+        ("graph_resident_bytes", "MB", 0),
         ("graph_ms", "ms", 2),
     ):
         first, second = (_amount(costs, name) for costs in (before, after))
@@ -49,7 +50,9 @@ def show_compression(compression: Compression) -> None:
         interval = f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]{share}"
         table.add_row(METRIC, f"{compression.ndcg_before:.4f}", f"{compression.ndcg_after:.4f}", interval)
     console.print(table)
-    notes = ["Answers: one history, ten items, one core, the median; memory: of the process, the model loaded."]
+    notes = [
+        "An answer: one history to ten items, the median of processor time; memory: what loading and answering adds."
+    ]
     if change is None:
         notes.append(f"{METRIC} is not known: the model has seen everything, so there is nothing to ask.")
     else:
@@ -62,6 +65,7 @@ LABELS = {
     "resident_bytes": "memory",
     "answer_ms": "an answer",
     "graph_bytes": "exported graph",
+    "graph_resident_bytes": "memory of the graph",
     "graph_ms": "an answer of the graph",
 }
 

@@ -7,8 +7,9 @@ import typer
 
 from recloom.cli.console import ShownProgress, console
 from recloom.cli.serve import default_database
+from recloom.dataset import Dataset
 from recloom.errors import ConfigError, MissingExtraError
-from recloom.files import recover
+from recloom.files import current_folder, recover
 from recloom.forgetting import Receipt, Removal, read_key
 from recloom.forgetting import forget as forget_people
 
@@ -23,15 +24,19 @@ def forget(
     later: Annotated[bool, typer.Option("--later", help="Only remove data now; without --user, train again.")] = False,
     check: Annotated[Path | None, typer.Option(help="Receipt to check instead.")] = None,
 ) -> None:
-    """Forget people: their data at once, then what the weights learned from it, by training again without them."""
+    """Forget people: their data at once, then what the weights learned from it, by training again without them.
+
+    Whom a service was told to delete is forgotten as well, where its database is known.
+    """
     if check is not None:
         is_genuine = Receipt.from_json(check.read_text(encoding="utf-8")).is_genuine(read_key(model))
         console.print(f"{check} is genuine." if is_genuine else f"{check} is not what was signed.", soft_wrap=True)
         raise typer.Exit(0 if is_genuine else 1)
+    recover(model)
+    elsewhere, deleted = _forget_in_database(database or _database_beside(model), user, model)
+    user = [*user, *deleted]
     if not user and later:
         raise ConfigError("name somebody with --user; without one, what was put off is trained again")
-    recover(model)
-    elsewhere = _forget_in_database(database or _database_beside(model), user)
     with ShownProgress() as progress:
         receipt, path = forget_people(
             model, user, datasets=dataset, elsewhere=elsewhere, retrain=not later, progress=progress
@@ -50,9 +55,10 @@ def _database_beside(model: Path) -> str | None:
     return str(path) if path.exists() else None
 
 
-def _forget_in_database(address: str | None, users: list[str]) -> list[Removal]:
-    if address is None or not users:
-        return []
+def _forget_in_database(address: str | None, users: list[str], model: Path) -> tuple[list[Removal], list[str]]:
+    """Forget people in a service's database; return what went, and whom of the model the service was told to delete."""
+    if address is None:
+        return [], []
     try:
         from recloom.serving.database import Database
         from recloom.serving.store import Store
@@ -61,7 +67,9 @@ def _forget_in_database(address: str | None, users: list[str]) -> list[Removal]:
     store = Store(Database(address))
     try:
         removed = [store.forget(user) for user in users]
+        known = Dataset.open(current_folder(model)).users.ids
+        deleted = [user for user in store.forgotten_among(known) if user not in users]
     finally:
         store.close()
     total = sum(sum(counts.values()) for counts in removed)
-    return [Removal("the service's database", total)] if total else []
+    return [Removal("the service's database", total)] if total else [], deleted

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from recloom.cli.console import ShownProgress, console, messages, parse_pairs
 from recloom.config import parse_settings
-from recloom.errors import ConfigError
+from recloom.errors import ConfigError, MissingExtraError
 from recloom.files import recover
 from recloom.recommender import Recommender
 from recloom.versions import add_version, changing
@@ -23,6 +24,9 @@ def update(
     ] = None,
     items: Annotated[Path | None, typer.Option(help="New and changed items.")] = None,
     users: Annotated[Path | None, typer.Option(help="What is known of new users.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="A service's database: learn the events and items that came in there as well.")
+    ] = None,
     retire: Annotated[bool, typer.Option("--retire", help="Items that --items does not name leave.")] = False,
     column: Annotated[list[str], typer.Option(help="A column's name, ours=theirs. Repeatable.")] = [],  # noqa: B006
     settings: Annotated[
@@ -31,18 +35,20 @@ def update(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done for machines.")] = False,
 ) -> None:
     """Learn what happened since, as a new version beside the old one, which stays as it is."""
-    if interactions is None and items is None and users is None:
-        raise ConfigError("there is nothing to learn from; name a log of what people did, or --items")
+    if interactions is None and items is None and users is None and database is None:
+        raise ConfigError("there is nothing to learn from; name a log of what people did, --items or --database")
     tables = parse_settings(settings)
     if other := sorted(set(tables) - {"update"}):
         raise ConfigError(f"an update has options of [update] only, not of [{other[0]}]; fit anew to change those")
     recover(model)
-    with changing(model):
+    with changing(model), TemporaryDirectory(prefix="recloom-") as folder:
         before = Recommender.load(model)
+        logs, catalogues = _collected(database, Path(folder)) if database else ([], [])
+        logs, catalogues = [*filter(None, [interactions]), *logs], [*filter(None, [items]), *catalogues]
         with ShownProgress() as progress:
             after = before.update(
-                interactions,
-                items,
+                logs or None,
+                catalogues or None,
                 users,
                 columns=parse_pairs("--column", column),
                 retire=retire,
@@ -63,6 +69,25 @@ def update(
         f"Wrote {model} version {name}, current from now on. Back again: recloom versions rollback {model}",
         soft_wrap=True,
     )
+
+
+def _collected(database: str, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Write what came in at a service to files, as far as there is any."""
+    try:
+        from recloom.serving.database import Database
+        from recloom.serving.store import Store
+    except ImportError as error:
+        raise MissingExtraError("serve", "learning from a service's database") from error
+    store = Store(Database(database))
+    try:
+        tables = store.collected()
+    finally:
+        store.close()
+    paths = (folder / "events.parquet", folder / "items.parquet")
+    for table, path in zip(tables, paths, strict=True):
+        table.write_parquet(path)
+    log, catalogue = ([path] if len(table) else [] for table, path in zip(tables, paths, strict=True))
+    return log, catalogue
 
 
 def show_lineage(recommender: Recommender) -> None:

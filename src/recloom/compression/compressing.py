@@ -69,8 +69,10 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
             " methods at once: --method distill --method int8"
         )
     check_replaceable(out)
+    if out.resolve() == model.resolve():
+        raise ConfigError(f"--out {out} is the model itself, which would be lost; choose another folder")
     before, ndcg_before_B = _measured(recommender, model), _ndcg(recommender)
-    smaller = _smaller(recommender, methods, progress)
+    smaller = _without_memory(_smaller(recommender, methods, progress))
     with replacing(out) as beside:
         _write(smaller, beside, int8="int8" in methods)
         written = Recommender.load(beside)
@@ -112,6 +114,11 @@ def _smaller(recommender: Recommender, methods: Sequence[str], progress: Progres
     if "prune" in methods:
         recommender = fine_tune(recommender, prune(recommender), progress)
     return fold_text(recommender)
+
+
+def _without_memory(smaller: Recommender) -> Recommender:
+    """Return a recommender that no longer holds what the optimiser remembers, twice as large as the model."""
+    return Recommender(smaller.dataset, smaller.model, smaller.config, smaller.text, smaller.counts_I, smaller.run)
 
 
 def _write(recommender: Recommender, folder: Path, *, int8: bool) -> None:

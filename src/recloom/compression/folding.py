@@ -26,18 +26,25 @@ def fold_text(recommender: Recommender) -> Recommender:
     assert isinstance(model, Weave)
     if text is None or model.config.fusion not in FOLDABLE:
         return recommender
-    old = model.eval()._towers[0].items
-    config = replace(recommender.config, model=replace(model.config, fusion="sum"))
+    old, width = model.eval()._towers[0].items, model.config.embedding_dim
+    features = min(width, old.from_text.in_features)
+    config = replace(recommender.config, model=replace(model.config, fusion="sum", text_dim=features))
     no_text = ItemText(np.zeros_like(text.vectors_IE), text.titles, text.read)
     folded = Weave(config.model, recommender.dataset, no_text)
-    weights = {name: values for name, values in model.state_dict().items() if not name.startswith("towers.0.items.ids")}
-    width = model.config.embedding_dim
-    with torch.no_grad():
-        weights["towers.0.items.ids.weight"] = old(torch.arange(model.num_items + 1))
-    weights["towers.0.items.seen_I"] = torch.ones(model.num_items + 1, dtype=torch.bool)
     from_text_DF = torch.zeros(width, old.from_text.in_features)
     # Where id and text have coordinates of their own, those of the text come last.
     from_text_DF[width - old.from_text.out_features :] = old.from_text.weight.detach()
-    weights["towers.0.items.from_text.weight"] = from_text_DF
+    projection_EF = old.whitening.projection_EF
+    if features == width:
+        # Two linear maps, one after the other, are one; it takes the place of the wider.
+        projection_EF, from_text_DF = projection_EF @ from_text_DF.T, torch.eye(width)
+    place = "towers.0.items."
+    weights = {name: values for name, values in model.state_dict().items() if not name.startswith(place)}
+    with torch.no_grad():
+        weights[place + "ids.weight"] = old(torch.arange(model.num_items + 1))
+    weights[place + "seen_I"] = torch.ones(model.num_items + 1, dtype=torch.bool)
+    weights[place + "from_text.weight"] = from_text_DF
+    weights[place + "whitening.mean_E"] = old.whitening.mean_E
+    weights[place + "whitening.projection_EF"] = projection_EF
     folded.load_state_dict(weights)
     return Recommender(recommender.dataset, folded, config, no_text, recommender.counts_I, recommender.run)

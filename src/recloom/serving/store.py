@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+import polars as pl
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -173,9 +174,7 @@ class Store:
                 rows = [row for user in wanted for row in connection.execute(newest.where(table.user_id == user))]
         for _, user, item, timestamp, behavior, context in reversed(rows):
             if user is not None:
-                found[user].append(
-                    Event("", user, item, timestamp, behavior, context=json.loads(context) if context else {})
-                )
+                found[user].append(Event("", user, item, timestamp, behavior, context=_context(context)))
         return revision, found
 
     def popularity(self, since: int, weights: Mapping[str, float]) -> dict[str, float]:
@@ -223,6 +222,34 @@ class Store:
         """Return the number of the last shared change, and the items that changed after a revision."""
         with self.database.transaction() as connection:
             return int(connection.execute(_REVISION).scalar_one()), _items_since(connection, since)
+
+    def collected(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return what a model can learn: a log of all events, and a catalogue of the items put at run time.
+
+        Both have the columns that files of them have: the context of an event and what an item says, each by its name.
+        """
+        table = tables.events.c
+        columns = (table.user_id, table.item_id, table.timestamp, table.behavior, table.context)
+        with self.database.transaction() as connection:
+            rows = connection.execute(select(*columns).order_by(table.sequence)).all()
+            changes = _items_since(connection, 0)
+        events = [
+            {
+                **_words(_context(context)),
+                "user_id": user,
+                "item_id": item,
+                "timestamp": timestamp,
+                "behavior": behavior,
+            }
+            for user, item, timestamp, behavior, context in rows
+        ]
+        items = [{**_words(change.columns), "item_id": change.item_id} for change in changes if not change.is_withdrawn]
+        return pl.DataFrame(events, infer_schema_length=None), pl.DataFrame(items, infer_schema_length=None)
+
+    def forgotten_among(self, user_ids: Iterable[str]) -> list[str]:
+        """Return which of some people the service was told to forget."""
+        forgotten = self.shared(0).forgotten
+        return [user for user in user_ids if self.digest_of(user) in forgotten]
 
     def change_item(self, item_id: str, columns: Mapping[str, Any] | None) -> int:
         """Put an item, or withdraw it where there are no columns; return the revision from which everybody knows."""
@@ -510,6 +537,15 @@ def _event_row(event: Event, received: int, cause: str | None) -> dict[str, Any]
         "received": received,
         "recommendation_id": cause,
     }
+
+
+def _context(spelled: str | None) -> dict[str, Any]:
+    return dict(json.loads(spelled)) if spelled else {}
+
+
+def _words(columns: Mapping[str, Any]) -> dict[str, str]:
+    """Spell values as a file would, which knows no types."""
+    return {name: str(value) for name, value in columns.items() if value is not None}
 
 
 def _exposure_row(exposure: Exposure) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class TrainingConfig:
     """Interactions that make one gradient step, about: short histories share a batch with many, long ones with few."""
     stride: int | None = None
     """Interactions between the ends of neighbouring windows of a long history. Unset: no overlap."""
+    half_life_days: float | None = None
+    """What is so many days older than the newest interaction is read half as often, twice as old a quarter as often.
+    Unset: everything once an epoch."""
     learning_rate: float = 2e-3
     """Step size of AdamW."""
     weight_decay: float = 0.01
@@ -72,6 +75,8 @@ class TrainingConfig:
             raise ConfigError(f"training.averaging is {self.averaging}; it has to lie in [0, 1)")
         if self.stride is not None and self.stride < 1:
             raise ConfigError(f"training.stride is {self.stride}; it has to be at least 1")
+        if self.half_life_days is not None and self.half_life_days <= 0:
+            raise ConfigError(f"training.half_life_days is {self.half_life_days}; it has to be positive")
         if self.budget is not None and self.budget <= 0:
             raise ConfigError(f"training.budget is {self.budget} seconds; it has to be positive")
 
@@ -238,6 +243,11 @@ def _batches(
 ) -> Sequence[Callable[[], Histories]]:
     """Return what reads each batch of an epoch, in the order that seed and epoch decide."""
     rng = np.random.default_rng((config.seed, epoch))
+    if config.half_life_days is not None:
+        time_W = data.dataset.timestamp[end_W - 1]
+        age_W = (time_W.max() - time_W) / SECONDS_PER_DAY
+        is_read_W = rng.random(len(age_W)) < 0.5 ** (age_W / config.half_life_days)
+        start_W, end_W = start_W[is_read_W], end_W[is_read_W]
     rows = list(shuffled_batches(end_W - start_W, config.batch_size, rng))
     return [partial(gather, data.dataset, start_W[batch], end_W[batch], length) for batch in rows]
 
