@@ -48,7 +48,7 @@ from recloom.encoders import (
 )
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, UnknownIdError
 from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
-from recloom.events import Entities, Interactions, Source, read_interactions, read_items, read_users
+from recloom.events import Entities, Interactions, Pseudonyms, Source, read_interactions, read_items, read_users
 from recloom.files import CHECKSUMS, current_folder, damaged_file, recover, replacing, write_checksums
 from recloom.models import (
     MODELS,
@@ -193,6 +193,7 @@ class Recommender:
         users: Source | None = None,
         *,
         columns: Mapping[str, str] | None = None,
+        pseudonyms: Pseudonyms | None = None,
         retire: bool = False,
         settings: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
@@ -205,6 +206,7 @@ class Recommender:
             items: New items, and what changed of known ones.
             users: Likewise.
             columns: Names of columns that recloom does not recognise.
+            pseudonyms: What user ids are known by, where the dataset was prepared with a key.
             retire: Whether items that `items` does not name leave, with all that happened with them.
             settings: Options of the [update] table.
             progress: Told what is going on.
@@ -214,14 +216,31 @@ class Recommender:
             ArtifactError: New text is to be read by an encoder that is not there any more.
             ConfigError: The model cannot go on learning, or `retire` comes without items.
         """
+        self.check_pseudonyms(pseudonyms)
+        log = None if interactions is None else read_interactions(interactions, columns=columns)
+        people = None if users is None else read_users(users, columns=columns)
+        if pseudonyms is not None:
+            log, people = log and pseudonyms.in_log(log), people and pseudonyms.in_users(people)
         return self.learn(
-            None if interactions is None else read_interactions(interactions, columns=columns),
+            log,
             None if items is None else read_items(items, columns=columns),
-            None if users is None else read_users(users, columns=columns),
+            people,
             retire=retire,
             settings=settings,
             progress=progress,
         )
+
+    def check_pseudonyms(self, pseudonyms: Pseudonyms | None) -> None:
+        """Make sure that user ids are going to be spelled as the dataset spells them.
+
+        Raises:
+            ConfigError: The dataset was prepared with another key, or with none.
+        """
+        wanted, found = self.dataset.pseudonym_key_id, pseudonyms.key_id if pseudonyms else ""
+        if wanted != found:
+            what = f"pseudonyms made with the key {wanted}" if wanted else "no pseudonyms"
+            given = f"the key {found} was given" if found else "no key was given"
+            raise ConfigError(f"the user ids of the model are {what}, and {given}; bring the key it was prepared with")
 
     def learn(
         self,

@@ -64,9 +64,9 @@ def test_turning_without_cutting_changes_no_score(options, shop, fitted, monkeyp
 
 def test_pruning_cuts_dimensions_and_units(shop, fitted):
     pruned = prune(fitted(shop, embedding_dim=128, hidden_dim=64, num_layers=2))
-    assert (pruned.config.embedding_dim, pruned.config.hidden_dim) == (32, 32)
+    assert (pruned.config.embedding_dim, pruned.config.hidden_dim) == (64, 32)
     kept_width = prune(fitted(shop, network="hstu", embedding_dim=64, hidden_dim=32))
-    assert (kept_width.config.embedding_dim, kept_width.config.hidden_dim) == (16, 32)
+    assert (kept_width.config.embedding_dim, kept_width.config.hidden_dim) == (32, 32)
 
 
 @pytest.mark.parametrize("methods", [["int8"], ["prune", "int8"], ["distill"]], ids=" and ".join)

@@ -1,12 +1,21 @@
 """Items that come and go at run time, and people who want to be forgotten."""
 
 import time
+from pathlib import Path
 
+import polars as pl
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from recloom import Dataset, Recommender
+from recloom.dataset import log_of
+from recloom.errors import ConfigError
+from recloom.events import Entities, Interactions, Pseudonyms, ReadReport
+from recloom.serving import Settings, create_app
 from recloom.serving import database as tables
 from recloom.serving.database import Database
+from recloom.serving.settings import ServiceConfig
 from recloom.serving.store import Store
 from tests.serving.helpers import (
     ITEMS,
@@ -214,3 +223,30 @@ def test_much_that_is_old_is_removed_in_parts_and_told_together(serve, monkeypat
     cleaner = serve(retention_days=1)
     wait_until(lambda: count(cleaner, tables.events, "ann") == 1)
     wait_until(lambda: 25 in [record.rows for record in caplog.records if record.message == "old rows removed"])
+
+
+def test_a_service_with_a_key_stores_nobody_by_name(shop, tmp_path):
+    somebody = "jane.doe@example.org"
+    pseudonyms = Pseudonyms.from_file(tmp_path / "key", create=True)
+    log = log_of(shop).with_columns(pl.col("user_id").cast(pl.String).replace("u03", somebody).cast(pl.Categorical))
+    report = ReadReport([], len(log), len(log), {}, {})
+    interactions = Interactions(log.sort("user_id", maintain_order=True), report, pl.DataFrame())
+    dataset = Dataset.from_tables(
+        interactions, Entities(shop.item_table, report, pl.DataFrame()), pseudonyms=pseudonyms
+    )
+    Recommender.fit(dataset, "markov").save(tmp_path / "model")
+    database = tmp_path / "live.db"
+    with pytest.raises(ConfigError, match="and no key was given"):
+        create_app(tmp_path / "model", str(database))
+    settings = Settings(ServiceConfig(pseudonym_key=str(tmp_path / "key")))
+    with TestClient(create_app(tmp_path / "model", str(database), settings), base_url="http://localhost") as client:
+        before = asked_ids(client, user_id=somebody, k=3, include_seen=False)
+        post(client, {"user_id": somebody, "item_id": "i05"}, {"session_id": "s1", "item_id": "i06"})
+        assert asked_ids(client, user_id=somebody, k=3, include_seen=False) != before
+        assert client.get("/", params={"user": somebody}).text.count("from the log") > 0
+        assert pseudonyms.of(somebody) in (Path(f"{database}-wal").read_bytes() + database.read_bytes()).decode(
+            "latin-1"
+        )
+        assert client.delete(f"/v1/users/{somebody}").json()["events"] == 1
+    for path in tmp_path.glob("live.db*"):
+        assert somebody.encode() not in path.read_bytes()

@@ -4,14 +4,17 @@ import os
 import re
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from recloom.errors import ConfigError
+from recloom.events import Pseudonyms
 
 # What is piped or kept in a file has no width of its own; cells cut off at 80 columns would be no use there.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
@@ -55,6 +58,17 @@ class ShownProgress:
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+
+PseudonymKey = Annotated[
+    Path | None,
+    typer.Option(envvar="RECLOOM_PSEUDONYM_KEY", help="File of the key that user ids are pseudonyms of, if they are."),
+]
+
+
+def read_pseudonyms(key: Path | None) -> Pseudonyms | None:
+    """Read the key of pseudonyms, if there is one."""
+    return None if key is None else Pseudonyms.from_file(key)
 
 
 def parse_duration(text: str) -> float:

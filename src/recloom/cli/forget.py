@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from recloom.cli.console import ShownProgress, console
+from recloom.cli.console import PseudonymKey, ShownProgress, console, read_pseudonyms
 from recloom.cli.serve import default_database
 from recloom.dataset import Dataset
 from recloom.errors import ConfigError, MissingExtraError
@@ -21,6 +21,7 @@ def forget(
     database: Annotated[
         str | None, typer.Option(envvar="RECLOOM_DATABASE", help="The service's. [default: MODEL.live.db, if there]")
     ] = None,
+    pseudonym_key: PseudonymKey = None,
     later: Annotated[bool, typer.Option("--later", help="Only remove data now; without --user, train again.")] = False,
     check: Annotated[Path | None, typer.Option(help="Receipt to check instead.")] = None,
 ) -> None:
@@ -33,6 +34,8 @@ def forget(
         console.print(f"{check} is genuine." if is_genuine else f"{check} is not what was signed.", soft_wrap=True)
         raise typer.Exit(0 if is_genuine else 1)
     recover(model)
+    if pseudonyms := read_pseudonyms(pseudonym_key):
+        user = [pseudonyms.of(one) for one in user]
     elsewhere, deleted = _forget_in_database(database or _database_beside(model), user, model)
     user = [*user, *deleted]
     if not user and later:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from recloom.cli.console import console, messages, parse_pairs
 from recloom.dataset import Dataset
-from recloom.events import CleaningConfig, Entities, Interactions, read_tables
+from recloom.events import CleaningConfig, Entities, Interactions, Pseudonyms, read_tables
 
 SMALL = 1_000
 
@@ -19,6 +19,9 @@ def prepare(
     items: Annotated[str | None, typer.Option(help="What the items say: a file, glob or folder.")] = None,
     users: Annotated[str | None, typer.Option(help="What is known of the users.")] = None,
     column: Annotated[list[str], typer.Option(help="What a column is: user_id=buyer. Repeatable.")] = [],  # noqa: B006
+    pseudonym_key: Annotated[
+        Path | None, typer.Option(help="Store keyed hashes of user ids; the key's file, made if missing.")
+    ] = None,
     min_interactions: Annotated[int, typer.Option(help="Drop users and items with fewer, again and again.")] = 0,
     repeat_seconds: Annotated[int, typer.Option(help="Drop repeats of an interaction within so many seconds.")] = 0,
     max_events_per_hour: Annotated[int, typer.Option(help="Drop users who ever have more in an hour.")] = 0,
@@ -34,8 +37,11 @@ def prepare(
     log, catalogue, people = read_tables(
         interactions, items, users, columns=parse_pairs("--column", column), cleaning=cleaning
     )
-    dataset = Dataset.from_tables(log, catalogue, people, out=out)
+    pseudonyms = Pseudonyms.from_file(pseudonym_key, create=True) if pseudonym_key else None
+    dataset = Dataset.from_tables(log, catalogue, people, out=out, pseudonyms=pseudonyms)
     show_dataset(dataset, log, catalogue, people)
+    if pseudonym_key:
+        console.print(f"User ids are pseudonyms; keep {pseudonym_key} apart from the data.", soft_wrap=True)
     console.print(f"Wrote {dataset.path}. Next: recloom fit {out} --out MODEL", soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import typer
 from rich.table import Table
 
-from recloom.cli.console import console, messages, parse_pairs
+from recloom.cli.console import PseudonymKey, console, messages, parse_pairs, read_pseudonyms
 from recloom.dataset import Interaction
 from recloom.errors import ConfigError, DataError
 from recloom.files import replacing
@@ -29,6 +29,7 @@ def recommend(
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first: A,B,C. May be empty.")] = None,
     histories: Annotated[Path | None, typer.Option(help="JSON lines with query_id and history.")] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the dataset.")] = False,
+    pseudonym_key: PseudonymKey = None,
     k: Annotated[int, typer.Option(help="Length of a list.")] = 10,
     context: Annotated[list[str], typer.Option(help="The situation now: location=Shanghai. Repeatable.")] = [],  # noqa: B006
     items: Annotated[str | None, typer.Option(help="Catalogue rows to know beside the model's: new items.")] = None,
@@ -46,6 +47,8 @@ def recommend(
     situation = parse_pairs("--context", context)
     options: dict[str, Any] = {"k": k, "context": situation, "include_seen": include_seen}
     if user is not None:
+        if pseudonyms := read_pseudonyms(pseudonym_key):
+            user = pseudonyms.of(user)
         queries, lists = [user], recommender.recommend_users([user], **options)
     elif history is not None:
         ids = [part.strip() for part in history.split(",") if part.strip()]

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recloom.cli.console import ShownProgress, console, messages, parse_pairs
+from recloom.cli.console import PseudonymKey, ShownProgress, console, messages, parse_pairs, read_pseudonyms
 from recloom.config import parse_settings
 from recloom.errors import ConfigError, MissingExtraError
+from recloom.events import Entities, Interactions, read_interactions, read_items
 from recloom.files import recover
 from recloom.recommender import Recommender
 from recloom.versions import add_version, changing
@@ -27,6 +28,7 @@ def update(
     database: Annotated[
         str | None, typer.Option(help="A service's database: learn the events and items that came in there as well.")
     ] = None,
+    pseudonym_key: PseudonymKey = None,
     retire: Annotated[bool, typer.Option("--retire", help="Items that --items does not name leave.")] = False,
     column: Annotated[list[str], typer.Option(help="A column's name, ours=theirs. Repeatable.")] = [],  # noqa: B006
     settings: Annotated[
@@ -37,24 +39,29 @@ def update(
     """Learn what happened since, as a new version beside the old one, which stays as it is."""
     if interactions is None and items is None and users is None and database is None:
         raise ConfigError("there is nothing to learn from; name a log of what people did, --items or --database")
+    if database is not None and (interactions or users):
+        raise ConfigError("learn from files or from --database; for both, update twice")
     tables = parse_settings(settings)
     if other := sorted(set(tables) - {"update"}):
         raise ConfigError(f"an update has options of [update] only, not of [{other[0]}]; fit anew to change those")
     recover(model)
     with changing(model), TemporaryDirectory(prefix="recloom-") as folder:
         before = Recommender.load(model)
-        logs, catalogues = _collected(database, Path(folder)) if database else ([], [])
-        logs, catalogues = [*filter(None, [interactions]), *logs], [*filter(None, [items]), *catalogues]
         with ShownProgress() as progress:
-            after = before.update(
-                logs or None,
-                catalogues or None,
-                users,
-                columns=parse_pairs("--column", column),
-                retire=retire,
-                settings=tables.get("update"),
-                progress=progress,
-            )
+            if database is None:
+                after = before.update(
+                    interactions,
+                    items,
+                    users,
+                    columns=parse_pairs("--column", column),
+                    pseudonyms=read_pseudonyms(pseudonym_key),
+                    retire=retire,
+                    settings=tables.get("update"),
+                    progress=progress,
+                )
+            else:  # where user ids are as the model spells them
+                log, catalogue = _collected(database, items, Path(folder))
+                after = before.learn(log, catalogue, retire=retire, settings=tables.get("update"), progress=progress)
         if after is before:
             console.print(f"Nothing in it is new; {model} stays as it is.", soft_wrap=True)
             return
@@ -71,8 +78,8 @@ def update(
     )
 
 
-def _collected(database: str, folder: Path) -> tuple[list[Path], list[Path]]:
-    """Write what came in at a service to files, as far as there is any."""
+def _collected(database: str, items: Path | None, folder: Path) -> tuple[Interactions | None, Entities | None]:
+    """Read what came in at a service, as far as anything did, by way of files: it is checked as files are."""
     try:
         from recloom.serving.database import Database
         from recloom.serving.store import Store
@@ -86,8 +93,11 @@ def _collected(database: str, folder: Path) -> tuple[list[Path], list[Path]]:
     paths = (folder / "events.parquet", folder / "items.parquet")
     for table, path in zip(tables, paths, strict=True):
         table.write_parquet(path)
-    log, catalogue = ([path] if len(table) else [] for table, path in zip(tables, paths, strict=True))
-    return log, catalogue
+    catalogues = [*([items] if items else []), *([paths[1]] if len(tables[1]) else [])]
+    return (
+        read_interactions(paths[0]) if len(tables[0]) else None,
+        read_items(catalogues) if catalogues else None,
+    )
 
 
 def show_lineage(recommender: Recommender) -> None:

@@ -15,7 +15,7 @@ from recloom.models.networks import Recurrent
 from recloom.models.weave import Tower, Weave
 from recloom.recommender import Recommender, new_model
 
-KEPT_DIMENSIONS, KEPT_UNITS = 0.25, 0.5
+KEPT_DIMENSIONS, KEPT_UNITS = 0.5, 0.5
 """Shares of the item vectors' width, and of a recurrent network's, that are left."""
 MULTIPLE = 16
 """Widths are multiples of this, as processors like them."""
@@ -50,8 +50,9 @@ def prune(recommender: Recommender) -> Weave:
         if isinstance(tower.network, Recurrent):
             hidden = _fewer(hidden, KEPT_UNITS)
             weights |= _with_fewer_units(tower, weights, hidden)
-    config = replace(recommender.config, model=replace(model.config, embedding_dim=width, hidden_dim=hidden))
-    pruned = new_model(recommender.dataset, config, recommender.text)
+    # What is smaller has less to be kept from learning by heart.
+    smaller = replace(model.config, embedding_dim=width, hidden_dim=hidden, dropout=model.config.dropout / 2)
+    pruned = new_model(recommender.dataset, replace(recommender.config, model=smaller), recommender.text)
     assert isinstance(pruned, Weave)
     rest = {name: values for name, values in model.state_dict().items() if not name.startswith("towers.")}
     pruned.load_state_dict(rest | {f"towers.0.{name}": values for name, values in weights.items()})

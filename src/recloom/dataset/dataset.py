@@ -32,6 +32,7 @@ from recloom.events import (
     CleaningConfig,
     Entities,
     Interactions,
+    Pseudonyms,
     Source,
     read_tables,
 )
@@ -72,6 +73,8 @@ class Dataset:
         self.fingerprint: str = attributes["fingerprint"]
         """A digest of the interactions and the catalogue: two datasets with the same one hold the same data."""
         self.num_interactions = int(attributes["num_interactions"])
+        self.pseudonym_key_id: str = attributes.get("pseudonym_key_id", "")
+        """Names the key that user ids are pseudonyms of; "" where they are what the log says."""
 
     @classmethod
     def open(cls, folder: str | Path) -> "Dataset":
@@ -92,6 +95,7 @@ class Dataset:
         out: str | Path | None = None,
         columns: Mapping[str, str] | None = None,
         cleaning: CleaningConfig | None = None,
+        pseudonyms: Pseudonyms | None = None,
     ) -> "Dataset":
         """Read logs and catalogues of any known format into a dataset.
 
@@ -102,12 +106,13 @@ class Dataset:
             out: The folder to keep `dataset.h5` in. Without one the dataset lives as long as this object.
             columns: Names of columns that recloom does not recognise: `{"user_id": "buyer"}`.
             cleaning: Which interactions to drop.
+            pseudonyms: What to store in the place of user ids.
 
         Raises:
             DataError: A file cannot be used; the message says why and what to do.
         """
         log, catalogue, people = read_tables(interactions, items, users, columns=columns, cleaning=cleaning)
-        return cls.from_tables(log, catalogue, people, out=out)
+        return cls.from_tables(log, catalogue, people, out=out, pseudonyms=pseudonyms)
 
     @classmethod
     def from_tables(
@@ -117,11 +122,24 @@ class Dataset:
         users: Entities | None = None,
         *,
         out: str | Path | None = None,
+        pseudonyms: Pseudonyms | None = None,
+        pseudonym_key_id: str = "",
     ) -> "Dataset":
         """Number users, items and context values of validated tables and store them.
 
         Beside `dataset.h5`, `rejects.csv` lists the rows of the log that were left out and `report.json` counts them.
+
+        Args:
+            log: What people did.
+            items: The catalogue.
+            users: What is known of the users.
+            out: The folder to keep `dataset.h5` in, as for `from_files`.
+            pseudonyms: What to store in the place of user ids.
+            pseudonym_key_id: Names the key of those that are pseudonyms already.
         """
+        if pseudonyms is not None:
+            log, users = pseudonyms.in_log(log), users and pseudonyms.in_users(users)
+            pseudonym_key_id = pseudonyms.key_id
         temporary = _TemporaryFolder() if out is None else None
         path = (temporary.path if temporary else Path(str(out))) / FILE_NAME
         catalogue = items.table if items else pl.DataFrame(schema={"item_id": pl.String})
@@ -138,6 +156,7 @@ class Dataset:
             file.attrs["format"], file.attrs["version"] = "recloom-dataset", FORMAT_VERSION
             file.attrs["created_by"] = f"recloom {__version__}"
             file.attrs["num_interactions"] = len(item_index)
+            file.attrs["pseudonym_key_id"] = pseudonym_key_id
             item_vocabulary.write(file, "item_ids")
             user_vocabulary.write(file, "user_ids")
             write_table(file, "items", _aligned(catalogue, item_vocabulary, "item_id"))

@@ -55,6 +55,7 @@ def grow(dataset: Dataset, log: Interactions | None, items: Entities | None, use
         both = pl.concat([both, new.with_columns(pl.lit(True).alias(_IS_NEW))], how="vertical")
         both = both.sort("user_id", "timestamp", maintain_order=True)
     grown = _stored(
+        dataset,
         both.drop(_IS_NEW),
         _replaced(dataset.item_table, items, "item_id"),
         _replaced(dataset.user_table, users, "user_id"),
@@ -71,6 +72,7 @@ def without(dataset: Dataset, *, users: Sequence[str] = (), items: Sequence[str]
         ~pl.col("user_id").cast(pl.String).is_in(users), ~pl.col("item_id").cast(pl.String).is_in(items)
     )
     return _stored(
+        dataset,
         log,
         dataset.item_table.filter(~pl.col("item_id").is_in(items)),
         dataset.user_table.filter(~pl.col("user_id").is_in(users)),
@@ -149,7 +151,9 @@ def _replaced(known: pl.DataFrame, further: Entities | None, key: str) -> pl.Dat
     return ids.join(both, on=key, how="left", maintain_order="left")
 
 
-def _stored(log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> Dataset:
+def _stored(like: Dataset, log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> Dataset:
     report = ReadReport([], len(log), len(log), {}, {})
     catalogue, people = (Entities(table, report, pl.DataFrame()) for table in (items, users))
-    return Dataset.from_tables(Interactions(log, report, pl.DataFrame()), catalogue, people)
+    return Dataset.from_tables(
+        Interactions(log, report, pl.DataFrame()), catalogue, people, pseudonym_key_id=like.pseudonym_key_id
+    )

@@ -3,6 +3,7 @@
 from recloom.events.cleaning import CleaningConfig
 from recloom.events.entities import read_items, read_users
 from recloom.events.interactions import read_interactions
+from recloom.events.pseudonyms import Pseudonyms
 from recloom.events.reading import read_tables
 from recloom.events.samples import SAMPLES, Sample, fetch_sample
 from recloom.events.sources import Source
@@ -13,6 +14,7 @@ __all__ = [
     "CleaningConfig",
     "Entities",
     "Interactions",
+    "Pseudonyms",
     "ReadReport",
     "Sample",
     "Source",

@@ -99,6 +99,26 @@ class Service:
         """Whether nothing is answered without a key: it was started so, or there is one by now."""
         return self.access.required or bool(self.engine.shared.keys)
 
+    def person(self, user_id: str | None, session_id: str | None, what: str) -> str:
+        """Return what somebody is known by.
+
+        Raises:
+            ConfigError: Neither or both are given, or a user has the name of a session.
+        """
+        if (user_id is None) == (session_id is None):
+            raise ConfigError(f"{what} needs either user_id or session_id, one of them")
+        if user_id is not None and user_id.startswith(SESSION_PREFIX):
+            raise ConfigError(f"a user_id cannot begin with {SESSION_PREFIX}; give the rest of it as session_id")
+        return self.known_as(user_id if user_id is not None else f"{SESSION_PREFIX}{session_id}")
+
+    def known_as(self, person: str) -> str:
+        """Return the pseudonym of a user or a session, where the service has a key."""
+        pseudonyms = self.settings.pseudonyms
+        if pseudonyms is None:
+            return person
+        prefix = SESSION_PREFIX if person.startswith(SESSION_PREFIX) else ""
+        return f"{prefix}{pseudonyms.of(person.removeprefix(prefix))}"
+
     async def wait(self, future: "Future[T]") -> T:
         """Wait for another thread's answer, for as long as the service is willing to."""
         return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.service.timeout)
@@ -206,7 +226,7 @@ async def post_events(body: EventsIn, service: OfService) -> Response:
     kept, rejected = [], []
     for index, raw in enumerate(body.events):
         try:
-            kept.append(_event(raw, now))
+            kept.append(_event(raw, now, service))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
@@ -223,7 +243,7 @@ async def post_events(body: EventsIn, service: OfService) -> Response:
     return _json({"accepted": len(kept), "rejected": rejected})
 
 
-def _event(raw: dict[str, Any], now: int) -> Event:
+def _event(raw: dict[str, Any], now: int, service: Service) -> Event:
     body = EventIn.model_validate(raw)
     timestamp = now if body.timestamp is None else body.timestamp
     if not 0 < timestamp <= now + MOST_AHEAD:
@@ -233,7 +253,7 @@ def _event(raw: dict[str, Any], now: int) -> Event:
         raise ConfigError("context has to be at most 50 fields, each a text or a number")
     return Event(
         body.event_id or uuid.uuid4().hex,
-        _person(body.user_id, body.session_id, "an event"),
+        service.person(body.user_id, body.session_id, "an event"),
         body.item_id,
         timestamp,
         body.behavior,
@@ -241,14 +261,6 @@ def _event(raw: dict[str, Any], now: int) -> Event:
         body.recommendation_id,
         {name: str(value).lower() if isinstance(value, bool) else value for name, value in context.items()},
     )
-
-
-def _person(user_id: str | None, session_id: str | None, what: str) -> str:
-    if (user_id is None) == (session_id is None):
-        raise ConfigError(f"{what} needs either user_id or session_id, one of them")
-    if user_id is not None and user_id.startswith(SESSION_PREFIX):
-        raise ConfigError(f"a user_id cannot begin with {SESSION_PREFIX}; give the rest of it as session_id")
-    return user_id if user_id is not None else f"{SESSION_PREFIX}{session_id}"
 
 
 # Recommendations
@@ -291,7 +303,7 @@ def wanted_from(body: RecommendationsIn, service: Service) -> Wanted:
             f"the filters name {rules.size:,} things and {len(rules.boosts):,} boosts; this service takes"
             f" {options.max_rule_items:,} and {options.max_boosts:,}"
         )
-    user = None if history is not None else _person(body.user_id, body.session_id, "a request")
+    user = None if history is not None else service.person(body.user_id, body.session_id, "a request")
     timestamp = body.context.get("timestamp")
     if timestamp is not None and (isinstance(timestamp, str | bool) or not 0 <= timestamp < 10**11):
         raise ConfigError(f"the context timestamp is {timestamp!r}; it has to be UTC seconds")
@@ -395,7 +407,7 @@ async def delete_item(item_id: _IdInPath, service: OfService) -> Response:
 async def delete_user(user_id: _IdInPath, service: OfService) -> Response:
     """Remove all that is stored of somebody, and stop using what the model's own log knows of them."""
     await service.call(service.engine.sync)  # lists that were answered are on their way to the database then
-    removed = await service.in_thread(service.store.forget, user_id)
+    removed = await service.in_thread(service.store.forget, service.known_as(user_id))
     await service.call(service.engine.sync)
     return _json(removed)
 

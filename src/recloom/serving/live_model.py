@@ -98,11 +98,13 @@ class LiveModel:
 
         Raises:
             ArtifactError: The folder holds no model, or a damaged one.
+            ConfigError: Its user ids are pseudonyms of another key than the service has.
         """
         self.name, self.path = name, path
         recover(path)
         folder = current_folder(path)  # once: another version may become current at any moment
         recommender = Recommender.load(folder)
+        recommender.check_pseudonyms(settings.pseudonyms)
         self.version = version_of(folder) or ""
         self.settings = settings
         fitted = len(recommender.dataset.items)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from recloom.config import Tables, build, parse_settings, read_run_file, suggestion
 from recloom.errors import ConfigError
+from recloom.events import Pseudonyms
 from recloom.retrieval import Availability, Rules
 from recloom.serving.experiments import Experiment
 
@@ -64,6 +66,8 @@ class ServiceConfig:
     """Web origins whose pages may call the service from a browser."""
     hosts: list[str] = field(default_factory=lambda: ["localhost"])
     """Names under which a service without keys may be called, beside the addresses of machines."""
+    pseudonym_key: str = ""
+    """File of the key that the model's user ids are pseudonyms of; then nothing else is stored of anybody."""
     image_column: str = "image"
     """Column of the catalogue with a picture's address, for the page."""
 
@@ -90,6 +94,12 @@ class Settings:
     behaviors: Mapping[str, float] = field(default_factory=dict)
     """What a behaviour counts for in popularity, 1 where nothing is said. One of 0 is kept but not read by the model; a
     negative one also keeps the item out of that person's lists."""
+
+    @cached_property
+    def pseudonyms(self) -> Pseudonyms | None:
+        """What users and sessions are known by, where there is a key."""
+        key = self.service.pseudonym_key
+        return Pseudonyms.from_file(Path(key)) if key else None
 
 
 def read_settings(config: Path | None = None, options: list[str] | None = None) -> Settings:

@@ -82,7 +82,7 @@ async def lists_of(service: Service, state: State, *, is_logged: bool) -> list[L
         ConfigError: As above.
     """
     engine = service.engine
-    person = _person(state)
+    person = _person(service, state)
     if engine.experiment is not None:
         own = engine.experiment.variant_of(person).name if person else None
         asked = [(variant.name, variant.model, variant.rules) for variant in engine.experiment.variants]
@@ -99,8 +99,9 @@ async def lists_of(service: Service, state: State, *, is_logged: bool) -> list[L
     return await service.call(lambda: [_spelled(shown, lists[0]) for shown in lists])
 
 
-def _person(state: State) -> str:
-    return state.user or (f"{SESSION_PREFIX}{state.session}" if state.session else "")
+def _person(service: Service, state: State) -> str:
+    person = state.user or (f"{SESSION_PREFIX}{state.session}" if state.session else "")
+    return service.known_as(person) if person else ""
 
 
 def _body(service: Service, state: State, model: str) -> RecommendationsIn:
@@ -177,7 +178,7 @@ async def found_items(service: Service, state: State) -> list[Item]:
 
 def past_items(service: Service, model: LiveModel, state: State) -> list[Item]:
     """Return the newest of what a person did, the newest first; to be run by the engine's thread."""
-    person, dataset = _person(state), model.dataset
+    person, dataset = _person(service, state), model.dataset
     live = service.store.look([person])[1][person][-MOST_PAST:]
     past = [item_of(model, event.item_id, event.behavior) for event in reversed(live)]
     user = dataset.users.index_of(person)
