@@ -1,5 +1,6 @@
 """Who is forgotten is in no file any more, and in no weight."""
 
+import json
 import os
 import subprocess
 import sys
@@ -108,6 +109,41 @@ def test_somebody_unknown_or_forgotten_already(model):
     forget(model, [SOMEBODY])
     with pytest.raises(UnknownIdError, match="nothing was removed"):
         forget(model, [SOMEBODY])
+
+
+def test_everything_that_is_held_on_somebody_is_written_down(updated, prepared, tmp_path):
+    pytest.importorskip("sqlalchemy")
+    from recloom.serving.database import Database
+    from recloom.serving.store import Event, Store
+
+    store = Store(Database(str(prepared.with_name("model.live.db"))))
+    store.add([Event("e1", SOMEBODY, "i1", 1_900_000_000, "view", context={"device": "tv"})]).result()
+    store.close()
+
+    def run(user):
+        command = [str(Path(sys.executable).with_name("recloom")), "disclose", str(updated), "--user", user]
+        command += ["--out", str(tmp_path / "theirs.json"), "--dataset", str(prepared)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run(SOMEBODY)
+    assert done.returncode == 0, done.stderr
+    held = json.loads((tmp_path / "theirs.json").read_text())
+    assert set(held) == {
+        str(updated / "v0001"),
+        str(updated / "v0002"),
+        str(prepared),
+        "the service's database",
+    }
+    assert [what["item_id"] for what in held[str(updated / "v0002")]["interactions"]] == ["i1", "i2", "i5", "i7"]
+    assert held[str(prepared)]["interactions"][0] == {
+        "item_id": "i1",
+        "timestamp": 1_000_051,
+        "behavior": "interaction",
+        "device": "web",
+    }
+    assert held["the service's database"]["events"][0]["event_id"] == "e1"
+    refused = run("nobody")
+    assert (refused.returncode, "nothing is held on 'nobody'" in refused.stderr) == (2, True)
 
 
 def test_the_command_forgets_in_the_service_too(model, prepared):

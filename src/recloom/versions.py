@@ -62,6 +62,11 @@ def list_versions(folder: Path) -> list[Version]:
     return versions
 
 
+def model_folders(folder: Path) -> list[Path]:
+    """Return the folders of all versions of a model, or the one of a plain model."""
+    return _version_folders(folder) if has_versions(folder) else [folder]
+
+
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
     """Keep others from changing a model's versions at the same time; a kill lets go.

@@ -11,6 +11,7 @@ from recloom.cli import (
     compress,
     datasets,
     demo,
+    disclose,
     doctor,
     evaluate,
     export,
@@ -51,6 +52,7 @@ app.command("similar")(similar.similar)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.command("update")(update.update)
+app.command("disclose")(disclose.disclose)
 app.command("forget")(forget.forget)
 app.add_typer(versions.app, name="versions")
 app.command("doctor")(doctor.doctor)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from recloom.cli.console import PseudonymKey, ShownProgress, console, read_pseudonyms
-from recloom.cli.serve import default_database
+from recloom.cli.live_store import database_of, opened_store
 from recloom.dataset import Dataset
-from recloom.errors import ConfigError, MissingExtraError
+from recloom.errors import ConfigError
 from recloom.files import current_folder, recover
 from recloom.forgetting import Receipt, Removal, read_key
 from recloom.forgetting import forget as forget_people
@@ -36,7 +36,7 @@ def forget(
     recover(model)
     if pseudonyms := read_pseudonyms(pseudonym_key):
         user = [pseudonyms.of(one) for one in user]
-    elsewhere, deleted = _forget_in_database(database or _database_beside(model), user, model)
+    elsewhere, deleted = _forget_in_database(database_of(model, database), user, model)
     user = [*user, *deleted]
     if not user and later:
         raise ConfigError("name somebody with --user; without one, what was put off is trained again")
@@ -53,26 +53,13 @@ def forget(
     console.print(f"Receipt: {path}. Check it with: recloom forget {model} --check {path}", soft_wrap=True)
 
 
-def _database_beside(model: Path) -> str | None:
-    path = Path(default_database(model))
-    return str(path) if path.exists() else None
-
-
 def _forget_in_database(address: str | None, users: list[str], model: Path) -> tuple[list[Removal], list[str]]:
     """Forget people in a service's database; return what went, and whom of the model the service was told to delete."""
     if address is None:
         return [], []
-    try:
-        from recloom.serving.database import Database
-        from recloom.serving.store import Store
-    except ImportError as error:
-        raise MissingExtraError("serve", "forgetting somebody in a service's database") from error
-    store = Store(Database(address))
-    try:
+    with opened_store(address, "forgetting somebody in a service's database") as store:
         removed = [store.forget(user) for user in users]
         known = Dataset.open(current_folder(model)).users.ids
         deleted = [user for user in store.forgotten_among(known) if user not in users]
-    finally:
-        store.close()
     total = sum(sum(counts.values()) for counts in removed)
     return [Removal("the service's database", total)] if total else [], deleted

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recloom.cli.console import messages
+from recloom.cli.live_store import default_database
 from recloom.errors import ConfigError, MissingExtraError
 
 TURN_SECONDS = 0.0005
@@ -43,7 +44,7 @@ def serve(
     except ImportError as error:
         raise MissingExtraError("serve", "recloom serve") from error
     settings = read_settings(config, set_)
-    address = database or default_database(model)
+    address = database or str(default_database(model))
     is_local = _is_loopback(host)
     needs_keys = has_keys(address)
     if not is_local and not needs_keys:
@@ -66,12 +67,6 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-
-
-def default_database(model: Path) -> str:
-    """Return the file beside a model folder that its service remembers things in."""
-    # Beside it and not inside, because fitting anew replaces the folder.
-    return str(model.with_name(f"{model.name}.live.db"))
 
 
 def _is_loopback(host: str) -> bool:

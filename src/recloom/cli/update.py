@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from recloom.cli.console import PseudonymKey, ShownProgress, console, messages, parse_pairs, read_pseudonyms
+from recloom.cli.live_store import opened_store
 from recloom.config import parse_settings
-from recloom.errors import ConfigError, MissingExtraError
+from recloom.errors import ConfigError
 from recloom.events import Entities, Interactions, read_interactions, read_items
 from recloom.files import recover
 from recloom.recommender import Recommender
@@ -80,16 +81,8 @@ def update(
 
 def _collected(database: str, items: Path | None, folder: Path) -> tuple[Interactions | None, Entities | None]:
     """Read what came in at a service, as far as anything did, by way of files: it is checked as files are."""
-    try:
-        from recloom.serving.database import Database
-        from recloom.serving.store import Store
-    except ImportError as error:
-        raise MissingExtraError("serve", "learning from a service's database") from error
-    store = Store(Database(database))
-    try:
+    with opened_store(database, "learning from a service's database") as store:
         tables = store.collected()
-    finally:
-        store.close()
     paths = (folder / "events.parquet", folder / "items.parquet")
     for table, path in zip(tables, paths, strict=True):
         table.write_parquet(path)

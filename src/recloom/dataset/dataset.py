@@ -235,6 +235,21 @@ class Dataset:
         user = self.users.index_of(user_id)
         return slice(int(self.user_offsets[user]), int(self.user_offsets[user + 1]))
 
+    def held_on(self, user_id: str) -> dict[str, Any]:
+        """Return all that is stored of somebody, by column; nothing of somebody unknown."""
+        user, where = self.users.index_of(user_id), self.history_of(user_id)
+        if not user:
+            return {}
+        columns: dict[str, ContextColumn] = {"behavior": self.behavior, **self.context}
+        log = pl.DataFrame(
+            {
+                "item_id": [self.items.id_of(int(item)) for item in self.item_index[where]],
+                "timestamp": self.timestamp[where],
+                **{name: _values(column, where) for name, column in columns.items()},
+            }
+        )
+        return {"user": self.user_table.row(user - 1, named=True), "interactions": log.to_dicts()}
+
     def with_items(self, items: pl.DataFrame) -> "Dataset":
         """Return this dataset with catalogue rows added, or replaced where the id is known.
 
@@ -352,6 +367,13 @@ def _write_reports(folder: Path, log: Interactions, items: Entities | None, user
     reports = {name: asdict(part.report) for name, part in parts.items() if part}
     with replacing(folder / "report.json") as beside:
         beside.write_text(json.dumps(reports, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _values(column: ContextColumn, where: slice) -> pl.Series:
+    if isinstance(column, CategoryColumn):
+        words = [None, *column.vocabulary.ids]
+        return pl.Series([words[code] for code in column.values[where]], dtype=pl.String)
+    return pl.Series(column.values[where]).fill_nan(None)
 
 
 def _fingerprint(file: h5py.File) -> str:

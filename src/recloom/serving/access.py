@@ -12,7 +12,6 @@ from recloom.serving.problems import ProblemError
 from recloom.serving.store import key_digest
 
 Role = Literal["ingest", "recommend", "admin"]
-ROLES = ("ingest", "recommend", "admin")
 COOKIE = "recloom_key"
 MOST_BUCKETS = 10_000
 

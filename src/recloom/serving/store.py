@@ -20,9 +20,13 @@ import polars as pl
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 
+from recloom.config import suggestion
+from recloom.errors import ConfigError
 from recloom.serving import database as tables
 from recloom.serving.database import REVISION, Database, DatabaseError
 
+ROLES = ("ingest", "recommend", "admin")
+"""What the holders of keys may do."""
 MOST_EVENTS = 10_000
 """Newest live events of a person that are read."""
 MOST_LISTS = 10_000
@@ -246,6 +250,16 @@ class Store:
         items = [{**_words(change.columns), "item_id": change.item_id} for change in changes if not change.is_withdrawn]
         return pl.DataFrame(events, infer_schema_length=None), pl.DataFrame(items, infer_schema_length=None)
 
+    def held_on(self, user_id: str) -> dict[str, list[dict[str, Any]]]:
+        """Return all that is stored of somebody: what they did, and the lists they were shown."""
+        with self.database.transaction() as connection:
+            return {
+                name: [
+                    dict(row._mapping) for row in connection.execute(select(table).where(table.c.user_id == user_id))
+                ]
+                for name, table in (("events", tables.events), ("recommendations", tables.recommendations))
+            }
+
     def forgotten_among(self, user_ids: Iterable[str]) -> list[str]:
         """Return which of some people the service was told to forget."""
         forgotten = self.shared(0).forgotten
@@ -348,7 +362,13 @@ class Store:
     # Keys
 
     def add_key(self, name: str, role: str) -> str | None:
-        """Make a key and return it, the only time it is seen; None where the name is taken."""
+        """Make a key and return it, the only time it is seen; None where the name is taken.
+
+        Raises:
+            ConfigError: There is no such role.
+        """
+        if role not in ROLES:
+            raise ConfigError(f"there is no role {role!r}; {suggestion(role, ROLES)}")
         key = f"rl_{secrets.token_urlsafe(32)}"
         row = {"name": name, "role": role, "digest": key_digest(key), "created": int(time.time())}
         with self.database.transaction() as connection:
