@@ -203,8 +203,12 @@ HEADER = "user_id,item_id,timestamp\n"
         ("log.json", '[{"user_id": 1}', "log.json cannot be read"),
         ("log.parquet", b"PAR1 and then nothing", "log.parquet is damaged or of a kind not known here"),
         ("log.h5", b"\x89HDF\r\n\x1a\n and then nothing", "log.h5 is damaged or of a kind not known here"),
-        ("log.csv.gz", gzip.compress(HEADER.encode() + b"a,x,1600000000\n" * 9999)[:-30], "log.csv.gz is damaged"),
-        ("log.csv.gz", gzip.compress(HEADER.encode())[:15], "log.csv.gz is damaged"),
+        (
+            "log.csv.gz",
+            gzip.compress(HEADER.encode() + b"a,x,1600000000\n" * 9999, mtime=0)[:-30],
+            "log.csv.gz is damaged",
+        ),
+        ("log.csv.gz", gzip.compress(HEADER.encode(), mtime=0)[:15], "log.csv.gz is damaged"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(
