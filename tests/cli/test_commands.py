@@ -55,6 +55,7 @@ def test_fit_writes_a_model_with_its_resolved_config_and_record(run, shop, tmp_p
         "item_vectors.safetensors",
         "metrics.json",
         "model.safetensors",
+        "optimizer.safetensors",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # no checkpoint is left
 
