@@ -6,8 +6,9 @@ its habit says.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,14 +16,18 @@ import numpy as np
 import polars as pl
 
 from recloom.config import Tables
-from recloom.dataset import Dataset, log_of
+from recloom.dataset import SECONDS_PER_DAY, Dataset, Growth, log_of
+from recloom.drift import first_cases, ndcg_of, standing
 from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.events import Entities, Interactions, ReadReport
 from recloom.recommender import Recommender
+from recloom.run_config import RunConfig
 from recloom.training import Progress
 
-Act = Literal["never", "update", "retrain"]
+Act = Literal["never", "update", "retrain", "window"]
+GOOD_ENOUGH = 0.97
+"""Share of the best habit's quality from which on a cheaper habit is advised."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,43 @@ class Habit:
 
     act: Act
     every: int = 1
+    days: float | None = None
+    """Of a window: fitted from nothing on the last so many days. A habit without a window learns from everything."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"a habit is kept every {self.every} steps; it has to be at least every step")
+        if (self.act == "window") != (self.days is not None) or (self.days is not None and self.days <= 0):
+            raise ConfigError("a window has a number of days above 0, and no other habit has one; write window:30")
+
+    @classmethod
+    def parse(cls, text: str) -> "Habit":
+        """Read never, update, update:2, retrain, retrain:3 or window:30.
+
+        Raises:
+            ConfigError: It is none of these.
+
+        >>> Habit.parse("update:2")
+        Habit(act='update', every=2, days=None)
+        """
+        act, _, number = text.strip().partition(":")
+        try:
+            if act == "window":
+                return cls("window", days=float(number))
+            if act == "never" and not number:
+                return cls("never")
+            if act in ("update", "retrain"):
+                return cls("update" if act == "update" else "retrain", int(number or 1))
+        except ValueError as error:
+            if isinstance(error, ConfigError):
+                raise
+        raise ConfigError(f"unknown habit {text!r}; write never, update, update:2, retrain, retrain:3 or window:30")
 
     @property
     def name(self) -> str:
         """What tables call it."""
+        if self.act == "window":
+            return f"retrain on {self.days:g} days"
         if self.act == "never" or self.every == 1:
             return {"never": "never", "update": "update each step", "retrain": "retrain each step"}[self.act]
         return f"{self.act} every {self.every} steps"
@@ -47,14 +85,22 @@ class Course:
     habit: Habit
     ndcg_at_10: list[float]
     """At each step, before learning it."""
+    mean: float
+    """NDCG@10 over all people and steps."""
     seconds: list[float]
-    """Spent on learning before each step; the first fit, which all share, is left out."""
+    """Spent on learning before each step; the first fit, which nobody can do without, is left out."""
+
+    @property
+    def cost(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds)
 
 
 @dataclass(frozen=True)
 class Backtest:
     """How several habits fared on the same steps."""
 
+    model: str
     starts: list[int]
     """When each step begins, UTC seconds."""
     cases: list[int]
@@ -64,6 +110,29 @@ class Backtest:
     courses: list[Course]
     differences: dict[str, PairedDifference]
     """Each habit's NDCG@10 minus that of retraining at each step, over all steps and people."""
+
+    @property
+    def advised(self) -> Course:
+        """The cheapest habit that is good enough."""
+        best = max(course.mean for course in self.courses)
+        return min((c for c in self.courses if c.mean >= GOOD_ENOUGH * best), key=lambda c: (c.cost, -c.mean))
+
+    @property
+    def advice(self) -> str:
+        """Say in a sentence which habit to take, and why."""
+        best, advised = max(self.courses, key=lambda course: course.mean), self.advised
+        sentence = f"Take “{advised.habit.name}”: NDCG@10 {advised.mean:.4f} for {advised.cost:.1f} s of learning"
+        if advised is best:
+            return f"{sentence}, the best there is, and nothing cheaper comes within {1 - GOOD_ENOUGH:.0%} of it."
+        return (
+            f"{sentence}, the cheapest within {1 - GOOD_ENOUGH:.0%} of the best, “{best.habit.name}”, which has"
+            f" {best.mean:.4f} for {best.cost:.1f} s."
+        )
+
+    def share_of_retraining(self, course: Course) -> float | None:
+        """Return a habit's seconds over those of retraining at each step; None where that was not tried."""
+        retraining = sum(other.cost for other in self.courses if other.habit == Habit("retrain"))
+        return course.cost / retraining if retraining else None
 
 
 def backtest(
@@ -78,6 +147,9 @@ def backtest(
 ) -> Backtest:
     """Replay the end of a log.
 
+    A person is asked at each step for their first interaction in it, with all that they did before the step as
+    history. The catalogue is what anything had happened with by the end of the step: new items go by their text.
+
     Args:
         dataset: What people did.
         habits: Those to compare; retraining at each step is what the others are held against.
@@ -85,48 +157,71 @@ def backtest(
         settings: As for `Recommender.fit`; the split is decided here.
         steps: Stretches to ask about, one after the other.
         start: Share of the interactions that comes before the first.
-        progress: Told what is going on.
+        progress: Told which step and habit is at hand, and what goes on there.
 
     Raises:
-        ConfigError: The log is too short for so many steps.
+        ConfigError: The log is too short for so many steps, or a habit is named twice or cannot be kept.
     """
     if steps < 1 or not 0 < start < 1:
         raise ConfigError(f"a backtest needs at least one step and a start between 0 and 1, not {steps} and {start}")
-    cuts = np.quantile(dataset.timestamp, np.linspace(start, 1, steps + 1)).astype(np.int64)
+    if not habits or len(set(habits)) < len(habits):
+        raise ConfigError("a backtest compares habits; name some, each of them once")
+    cuts = np.quantile(dataset.timestamp, np.linspace(start, 1, steps + 1)).astype(np.int64).tolist()
     cuts[-1] += 1
-    if len(np.unique(cuts)) <= steps:
+    if len(set(cuts)) <= steps or cuts[0] <= dataset.timestamp.min():
         raise ConfigError(f"the log has too few different times for {steps} steps; take fewer, or start earlier")
     log = _Log(dataset)
-    fixed = {**(settings or {}), "split": {**(settings or {}).get("split", {}), "everything": True}}
+    fixed: dict[str, dict[str, Any]] = {name: dict(options) for name, options in (settings or {}).items()}
+    fixed["split"] = {**fixed.get("split", {}), "everything": True}
+    # Whether people come back is measured once: habits that answer different questions could not be compared.
+    include_seen = RunConfig.resolve(model, log.dataset_until(cuts[0]), fixed).include_seen
+    fixed["recommend"] = {"include_seen": include_seen}
+    fitted: dict[tuple[int, float | None], tuple[Recommender, float]] = {}
 
-    def fit(until: int) -> tuple[Recommender, float]:
-        began = time.monotonic()
-        known = log.dataset_until(until)
-        return Recommender.fit(known, model, settings=fixed, progress=progress), time.monotonic() - began
+    def fit(until: int, days: float | None, progress: Progress | None) -> tuple[Recommender, float]:
+        # Habits that fit the same share the fit, and each is charged for it.
+        if (until, days) not in fitted:
+            tables = fixed if days is None else {**fixed, "split": {**fixed["split"], "train_days": days}}
+            known = log.dataset_until(until)
+            began = time.monotonic()
+            recommender = Recommender.fit(known, model, settings=tables, progress=progress)
+            fitted[until, days] = recommender, time.monotonic() - began
+        return fitted[until, days]
 
-    first, fit_seconds = fit(cuts[0])
-    keepers = [_Keeper(habit, first) for habit in habits]
+    keepers = [_Keeper(habit) for habit in habits]
     ndcg: list[list[np.ndarray]] = []
+    fit_seconds = 0.0
     for step, (begin, end) in enumerate(pairwise(cuts)):
-        if step:
-            for keeper in keepers:
-                keeper.act(log, step, cuts, fit)
-        news, items = log.between(begin, end), log.items_until(end)
-        ndcg.append([keeper.recommender.foresee(news, items) for keeper in keepers])
+        asked = log.dataset_until(end)
+        for keeper in keepers:
+            told = _told(progress, f"step {step + 1} of {steps}, {keeper.habit.name}")
+            keeper.act(log, step, cuts, partial(fit, progress=told), told)
+        if step == 0:
+            fit_seconds = max(seconds for _, seconds in fitted.values())
+        ndcg.append([keeper.foresee(asked, begin) for keeper in keepers])
+        if len(ndcg[-1][0]) == 0:
+            raise ConfigError(f"nobody with a history does anything in step {step + 1}; take fewer steps")
+        fitted.clear()
+    over_all = [np.concatenate([at_step[place] for at_step in ndcg]) for place in range(len(habits))]
     courses = [
-        Course(keeper.habit, [float(at_step[place].mean()) for at_step in ndcg], keeper.seconds)
-        for place, keeper in enumerate(keepers)
+        Course(keeper.habit, [float(at_step[place].mean()) for at_step in ndcg], float(over_all[place].mean()), seconds)
+        for place, (keeper, seconds) in enumerate((keeper, keeper.seconds) for keeper in keepers)
     ]
-    return Backtest(
-        cuts[:-1].tolist(), [len(at_step[0]) for at_step in ndcg], fit_seconds, courses, _differences(habits, ndcg)
-    )
+    cases = [len(at_step[0]) for at_step in ndcg]
+    return Backtest(model, cuts[:-1], cases, fit_seconds, courses, _differences(habits, over_all))
 
 
-def _differences(habits: Sequence[Habit], ndcg: Sequence[Sequence[np.ndarray]]) -> dict[str, PairedDifference]:
+def _told(progress: Progress | None, where: str) -> Progress | None:
+    if progress is None:
+        return None
+    progress(where, 0, 1)
+    return lambda what, done, total: progress(f"{where}: {what}", done, total)
+
+
+def _differences(habits: Sequence[Habit], over_all: Sequence[np.ndarray]) -> dict[str, PairedDifference]:
     retrained = Habit("retrain")
     if retrained not in habits:
         return {}
-    over_all = [np.concatenate([at_step[place] for at_step in ndcg]) for place in range(len(habits))]
     against = over_all[list(habits).index(retrained)]
     return {
         habit.name: paired_difference(values, against)
@@ -138,27 +233,46 @@ def _differences(habits: Sequence[Habit], ndcg: Sequence[Sequence[np.ndarray]]) 
 class _Keeper:
     """A model kept by one habit."""
 
-    def __init__(self, habit: Habit, first: Recommender) -> None:
-        self.habit, self.recommender = habit, first
-        self.seconds = [0.0]
-        self._learned = first
-        self._learned_step = 0
+    def __init__(self, habit: Habit) -> None:
+        self.habit = habit
+        self.seconds: list[float] = []
+        self._learned: Recommender
+        self._until = 0
 
-    def act(self, log: "_Log", step: int, cuts: np.ndarray, fit: Any) -> None:
-        """Learn, if it is time to; else only let the histories grow."""
-        if self.habit.act == "never" or step % self.habit.every:
-            self.recommender = self._learned.over(log.dataset_until(cuts[step]))
-            self.seconds.append(0.0)
+    def act(
+        self,
+        log: "_Log",
+        step: int,
+        cuts: Sequence[int],
+        fit: Callable[[int, float | None], tuple[Recommender, float]],
+        progress: Progress | None,
+    ) -> None:
+        """Learn what came before a step, if it is time to."""
+        seconds = 0.0
+        if step == 0:
+            self._learned, _ = fit(cuts[0], self.habit.days)
+        elif self.habit.act == "never" or step % self.habit.every:
+            self.seconds.append(seconds)
             return
-        if self.habit.act == "retrain":
-            self._learned, seconds = fit(cuts[step])
-        else:
-            news = log.between(cuts[self._learned_step], cuts[step])
+        elif self.habit.act == "update":
+            news, items = log.between(self._until, cuts[step]), log.items_until(cuts[step])
             began = time.monotonic()
-            self._learned = self._learned.learn(news, log.items_until(cuts[step]))
+            self._learned = self._learned.learn(news, items, progress=progress)
             seconds = time.monotonic() - began
-        self.recommender, self._learned_step = self._learned, step
+        else:
+            self._learned, seconds = fit(cuts[step], self.habit.days)
+        self._until = cuts[step]
         self.seconds.append(seconds)
+
+    def foresee(self, dataset: Dataset, begin: int) -> np.ndarray:
+        """Ask what everybody does first from a time on, in a log that goes further than what was learned; (B,)."""
+        learned_N = dataset.timestamp < self._until
+        if self.habit.days is not None:
+            newest = dataset.timestamp[learned_N].max()
+            learned_N &= dataset.timestamp > newest - round(self.habit.days * SECONDS_PER_DAY)
+        model = standing(self._learned, dataset, learned_N)
+        # Everybody is asked the same: the order of people is the dataset's, whatever the model's was.
+        return ndcg_of(model, first_cases(model, Growth(dataset, dataset.timestamp >= begin, 0, [])))
 
 
 class _Log:
@@ -166,6 +280,7 @@ class _Log:
 
     def __init__(self, dataset: Dataset) -> None:
         self._log = log_of(dataset)
+        self._since = int(dataset.timestamp.min())  # below 0 before 1970
         self._items, self._users = dataset.item_table, dataset.user_table
         first = self._log.group_by("item_id").agg(pl.col("timestamp").min().alias("\0first"))
         self._first = first.with_columns(pl.col("item_id").cast(pl.String))
@@ -182,7 +297,7 @@ class _Log:
 
     def dataset_until(self, end: int) -> Dataset:
         users = Entities(self._users, _report(self._users), pl.DataFrame())
-        return Dataset.from_tables(self.between(0, end), self.items_until(end), users)
+        return Dataset.from_tables(self.between(self._since, end), self.items_until(end), users)
 
 
 def _report(table: pl.DataFrame) -> ReadReport:
@@ -190,14 +305,13 @@ def _report(table: pl.DataFrame) -> ReadReport:
 
 
 def to_json(result: Backtest) -> Mapping[str, Any]:
-    """Return everything as plain values."""
-    return {
-        "starts": result.starts,
-        "cases": result.cases,
-        "fit_seconds": result.fit_seconds,
-        "courses": [
-            {"habit": course.habit.name, "ndcg_at_10": course.ndcg_at_10, "seconds": course.seconds}
-            for course in result.courses
-        ],
-        "differences": {name: vars(difference) for name, difference in result.differences.items()},
-    }
+    """Return everything as plain values; `from_json` reads it."""
+    return {**asdict(result), "advice": result.advice}
+
+
+def from_json(values: Mapping[str, Any]) -> Backtest:
+    """Return what `to_json` was given."""
+    courses = [Course(**{**course, "habit": Habit(**course["habit"])}) for course in values["courses"]]
+    differences = {name: PairedDifference(**difference) for name, difference in values["differences"].items()}
+    fields = {name: value for name, value in values.items() if name != "advice"}
+    return Backtest(**{**fields, "courses": courses, "differences": differences})

@@ -7,6 +7,7 @@ import typer
 
 from recloom.cli import (
     adapt,
+    backtest,
     compare,
     compress,
     datasets,
@@ -45,6 +46,7 @@ app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare_models)
 app.command("tune")(tune.tune)
+app.command("backtest")(backtest.backtest)
 app.command("compress")(compress.compress_model)
 app.command("export")(export.export)
 app.command("recommend")(recommend.recommend)

@@ -1,19 +1,26 @@
-"""`recloom doctor`: whether this installation can do what recloom promises, and what to do where it cannot."""
+"""`recloom doctor`: whether this installation, or a model among what happened since, is well, and what to do if not."""
 
 import importlib.util
+import json
 import os
 import shutil
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
 from rich.table import Table
 
 import recloom
-from recloom.cli.console import console
+from recloom.cli.console import PseudonymKey, console, parse_pairs, read_pseudonyms
+from recloom.drift import Drift, measure_drift
 from recloom.encoders import load_encoder
-from recloom.errors import InputError
+from recloom.errors import ConfigError, InputError
+from recloom.events import read_interactions, read_items
+from recloom.files import replacing
+from recloom.recommender import Recommender
 
 _EXTRAS = {
     "fastapi": "serve",
@@ -28,8 +35,69 @@ _GIGABYTE = 1e9
 _ROOM_WANTED = 2 * _GIGABYTE
 
 
-def doctor() -> None:
-    """Check the installation, the packaged language models and the machine, and say what to do."""
+def doctor(
+    model: Annotated[
+        Path | None, typer.Argument(help="Folder that recloom fit wrote. Unset: the installation.")
+    ] = None,
+    interactions: Annotated[Path | None, typer.Argument(help="What people did since.")] = None,
+    items: Annotated[Path | None, typer.Option(help="New and changed items.")] = None,
+    column: Annotated[list[str], typer.Option(help="A column's name, ours=theirs. Repeatable.")] = [],  # noqa: B006
+    pseudonym_key: PseudonymKey = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here too.")] = None,
+) -> None:
+    """Check the installation; or, given a model and what happened since, how far the two have come apart."""
+    if model is None:
+        if items is not None or json_file is not None:
+            raise ConfigError("--items and --json go with a model: recloom doctor MODEL EVENTS")
+        _check_installation()
+        return
+    if interactions is None:
+        raise ConfigError(f"there is nothing to hold {model} against; name a log of what people did since")
+    recommender = Recommender.load(model)
+    pseudonyms = read_pseudonyms(pseudonym_key)
+    recommender.check_pseudonyms(pseudonyms)
+    columns = parse_pairs("--column", column)
+    log = read_interactions(interactions, columns=columns)
+    drift = measure_drift(
+        recommender,
+        pseudonyms.in_log(log) if pseudonyms else log,
+        None if items is None else read_items(items, columns=columns),
+    )
+    if json_file:
+        with replacing(json_file) as beside:
+            beside.write_text(json.dumps(drift.to_json(), indent=1, ensure_ascii=False), encoding="utf-8")
+    _show_drift(drift)
+    further = f" --items {items}" if items else ""
+    if drift.verdict in ("watch", "update"):
+        console.print(f"Next: recloom update {model} {interactions}{further}", soft_wrap=True, markup=False)
+    elif drift.verdict == "retrain":
+        console.print("Next: recloom prepare, with all the data, then recloom fit --all", soft_wrap=True, markup=False)
+
+
+def _show_drift(drift: Drift) -> None:
+    table = Table(title=f"{drift.interactions:,} new interactions, {drift.known:,} known already", title_justify="left")
+    for name in ("measure", "now", "usual", "limit", "verdict", "because"):
+        table.add_column(name, justify="right" if name in ("now", "usual", "limit") else "left")
+    for line in drift.measures:
+        numbers = (_number(line.value), _number(line.usual), _number(line.limit))
+        table.add_row(line.name, *numbers, line.verdict, line.reason)
+    console.print(table)
+    if len(drift.windows) > 1:
+        names = [m.name for m in drift.measures if any(m.name in window.values for window in drift.windows)]
+        over_time = Table("since (UTC)", "interactions", *names)
+        for window in drift.windows:
+            since = datetime.fromtimestamp(window.begin, UTC)
+            values = (_number(window.values.get(name)) for name in names)
+            over_time.add_row(f"{since:%Y-%m-%d %H:%M}", f"{window.interactions:,}", *values)
+        console.print(over_time)
+    console.print(f"{drift.verdict}: {drift.advice}", soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _check_installation() -> None:
     table = Table("what", "found", "what to do")
     table.add_row("recloom", recloom.__version__, "")
     for package in _CORE:
