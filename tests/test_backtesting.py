@@ -6,10 +6,10 @@ import re
 import pytest
 
 from recloom import Dataset, Recommender
-from recloom.backtesting import Backtest, Course, Habit, backtest, from_json, to_json
-from recloom.backtesting_report import write_backtest
 from recloom.cli import main
 from recloom.errors import ConfigError
+from recloom.lifecycle.backtesting import Backtest, Course, Habit, backtest, from_json, to_json
+from recloom.lifecycle.backtesting_report import write_backtest
 
 HABITS = [Habit.parse(text) for text in ("never", "update", "update:2", "retrain", "window:8")]
 SETTINGS = {"encoder": {"name": "hashing"}, "training": {"epochs": 2}}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from recloom import Recommender
-from recloom.drift import jensen_shannon, measure_drift
 from recloom.events import read_interactions, read_items
+from recloom.lifecycle.drift import jensen_shannon, measure_drift
 
 ITEMS = 12
 CATALOGUE = [f"i{item:02},{'film' if item < 6 else 'garden'} number{item}" for item in range(ITEMS)]

@@ -12,8 +12,8 @@ import torch
 
 from recloom import Dataset, Recommender
 from recloom.errors import UnknownIdError
-from recloom.forgetting import Receipt, Removal, forget, read_key
-from recloom.versions import add_version, changing, list_versions
+from recloom.lifecycle.forgetting import Receipt, Removal, forget, read_key
+from recloom.lifecycle.versions import add_version, changing, list_versions
 from tests.test_updating import HEADER, LATER, OLD, OLD_ITEMS, SETTINGS
 
 SOMEBODY = "somebody-who-wants-to-go"

@@ -14,7 +14,7 @@ import pytest
 from recloom import Recommender
 from recloom.errors import ConfigError, RecloomError, UnknownIdError
 from recloom.files import file_digest
-from recloom.versions import add_version, changing, has_versions, keep, list_versions, remove_old, roll_back
+from recloom.lifecycle.versions import add_version, changing, has_versions, keep, list_versions, remove_old, roll_back
 from tests.test_updating import HEADER, LATER, OLD, OLD_ITEMS, SETTINGS
 
 HALF = len(LATER) // 2
@@ -107,7 +107,7 @@ def test_two_at_once_are_refused(model, logs):
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    import recloom.files, recloom.recommender, recloom.versions
+    import recloom.files, recloom.recommender, recloom.lifecycle.versions
     from recloom import Recommender
 
     moment, folder, log = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
@@ -129,11 +129,11 @@ KILLED = """
     elif moment == "checksums":
         recloom.recommender.write_checksums = dies(recloom.recommender.write_checksums)
     elif moment == "point":
-        recloom.versions._point_to = dies(recloom.versions._point_to)
+        recloom.lifecycle.versions._point_to = dies(recloom.lifecycle.versions._point_to)
     elif moment == "rename":
         Path.rename = dies(Path.rename)
-    with recloom.versions.changing(folder):
-        recloom.versions.add_version(Recommender.load(folder).update(log), folder)
+    with recloom.lifecycle.versions.changing(folder):
+        recloom.lifecycle.versions.add_version(Recommender.load(folder).update(log), folder)
 """
 
 

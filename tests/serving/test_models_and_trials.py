@@ -11,8 +11,8 @@ import pytest
 
 from recloom import Recommender
 from recloom.files import CHECKSUMS, file_digest
+from recloom.lifecycle.versions import add_version, changing, roll_back
 from recloom.serving import Settings
-from recloom.versions import add_version, changing, roll_back
 from tests.serving.helpers import ask, asked_ids, post, problem, wait_until
 
 TWO = {

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recloom.backtesting import Habit, to_json
-from recloom.backtesting import backtest as replay
-from recloom.backtesting_report import HEADS, check_format, rows, write_backtest
 from recloom.cli.console import ShownProgress, console
 from recloom.config import parse_settings
 from recloom.dataset import Dataset
 from recloom.files import replacing
+from recloom.lifecycle.backtesting import Habit, to_json
+from recloom.lifecycle.backtesting import backtest as replay
+from recloom.lifecycle.backtesting_report import HEADS, check_format, rows, write_backtest
 
 
 def backtest(

@@ -11,7 +11,7 @@ from recloom.cli.live_store import database_of, opened_store
 from recloom.dataset import Dataset
 from recloom.errors import UnknownIdError
 from recloom.files import recover, replacing
-from recloom.versions import model_folders
+from recloom.lifecycle.versions import model_folders
 
 
 def disclose(

@@ -15,11 +15,11 @@ from rich.table import Table
 
 import recloom
 from recloom.cli.console import PseudonymKey, console, parse_pairs, read_pseudonyms
-from recloom.drift import Drift, measure_drift
 from recloom.encoders import load_encoder
 from recloom.errors import ConfigError, InputError
 from recloom.events import read_interactions, read_items
 from recloom.files import replacing
+from recloom.lifecycle.drift import Drift, measure_drift
 from recloom.recommender import Recommender
 
 _EXTRAS = {

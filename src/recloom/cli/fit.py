@@ -8,8 +8,8 @@ import typer
 from recloom.cli.console import ShownProgress, console, messages, parse_duration
 from recloom.config import parse_settings, read_run_file
 from recloom.dataset import Dataset
+from recloom.lifecycle.versions import has_versions, keep
 from recloom.recommender import Recommender, check_replaceable
-from recloom.versions import has_versions, keep
 
 
 def fit(

@@ -10,8 +10,8 @@ from recloom.cli.live_store import database_of, opened_store
 from recloom.dataset import Dataset
 from recloom.errors import ConfigError
 from recloom.files import current_folder, recover
-from recloom.forgetting import Receipt, Removal, read_key
-from recloom.forgetting import forget as forget_people
+from recloom.lifecycle.forgetting import Receipt, Removal, read_key
+from recloom.lifecycle.forgetting import forget as forget_people
 
 
 def forget(

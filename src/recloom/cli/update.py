@@ -15,8 +15,8 @@ from recloom.config import parse_settings
 from recloom.errors import ConfigError
 from recloom.events import Entities, Interactions, read_interactions, read_items
 from recloom.files import recover
+from recloom.lifecycle.versions import add_version, changing
 from recloom.recommender import Recommender
-from recloom.versions import add_version, changing
 
 
 def update(

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from recloom.cli.console import console
-from recloom.versions import list_versions, remove_old, roll_back
+from recloom.lifecycle.versions import list_versions, remove_old, roll_back
 
 app = typer.Typer(help="The versions of a model that was updated.", no_args_is_help=True)
 _Model = Annotated[Path, typer.Argument(help="Folder of a model that was updated.")]

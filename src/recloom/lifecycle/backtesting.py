@@ -17,10 +17,10 @@ import polars as pl
 
 from recloom.config import Tables
 from recloom.dataset import SECONDS_PER_DAY, Dataset, Growth, log_of
-from recloom.drift import first_cases, ndcg_of, standing
 from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.events import Entities, Interactions, ReadReport
+from recloom.lifecycle.drift import first_cases, ndcg_of, standing
 from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
 from recloom.training import Progress

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recloom.backtesting import Backtest, to_json
 from recloom.errors import ConfigError
 from recloom.files import replacing
+from recloom.lifecycle.backtesting import Backtest, to_json
 
 FORMATS = (".html", ".md", ".json")
 HEADS = ("habit", "NDCG@10", "against retraining", "p", "seconds", "of retraining's")

@@ -22,9 +22,9 @@ import polars as pl
 from recloom.dataset import Dataset, without
 from recloom.errors import UnknownIdError
 from recloom.files import current_folder, replacing
+from recloom.lifecycle.versions import changing, replace_all
 from recloom.recommender import Recommender
 from recloom.training import Progress
-from recloom.versions import changing, replace_all
 
 KEY_BYTES = 32
 
