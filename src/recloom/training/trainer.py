@@ -85,9 +85,9 @@ class TrainingConfig:
 class UpdateConfig:
     """How a fitted model learns what happened since: the [update] table of a run file."""
 
-    epochs: int = 2
+    epochs: int = 5
     """Passes over what is new."""
-    replay: float = 1.0
+    replay: float = 2.0
     """Old interactions that are read again with each new one, so that what was learned is not forgotten."""
     replay_days: float | None = None
     """Read again only the last so many days. Unset: anything."""
