@@ -45,7 +45,8 @@ def forget(
             model, user, datasets=dataset, elsewhere=elsewhere, retrain=not later, progress=progress
         )
     for removal in receipt.removed:
-        console.print(f"{removal.where}: {removal.interactions:,} interactions removed", soft_wrap=True, markup=False)
+        what = f"{removal.interactions:,} interactions removed" if removal.interactions else "removed"
+        console.print(f"{removal.where}: {what}", soft_wrap=True, markup=False)
     if receipt.weights == "carry":
         console.print(f"The weights still carry what they learned. Next: recloom forget {model}", soft_wrap=True)
     else:
