@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recloom import Dataset, Recommender
-from recloom.errors import UnknownIdError
+from recloom.errors import DataError, UnknownIdError
 from recloom.lifecycle.forgetting import Receipt, Removal, forget, read_key
 from recloom.lifecycle.versions import add_version, changing, list_versions
 from tests.test_updating import HEADER, LATER, OLD, OLD_ITEMS, SETTINGS
@@ -89,6 +89,24 @@ def test_weights_may_follow_later_and_the_receipt_says_so(model, prepared):
     assert receipt.weights == "retrained"
     assert receipt.first_version_without
     assert not torch.equal(Recommender.load(model).model.state_dict()[name], before[name])
+
+
+def test_an_update_in_between_does_not_hide_that_weights_carry(model, tmp_path):
+    forget(model, [SOMEBODY], retrain=False)
+    (tmp_path / "later.csv").write_text("\n".join([HEADER, *LATER]) + "\n")
+    with changing(model):
+        add_version(Recommender.load(model).update(tmp_path / "later.csv"), model)
+    assert Recommender.load(model).run.lineage["carries"]
+    receipt, _ = forget(model, [])
+    assert receipt.weights == "retrained"
+    after = Recommender.load(model)
+    assert "carries" not in after.run.lineage
+    assert after.dataset.num_interactions == len(OLD) + len(LATER)
+
+
+def test_somebody_has_to_be_left(model):
+    with pytest.raises(DataError, match="nothing would be left"):
+        forget(model, list(Recommender.load(model).dataset.users.ids))
 
 
 def test_a_receipt_can_be_checked_and_names_nobody(model):

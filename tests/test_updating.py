@@ -95,6 +95,18 @@ def test_what_is_known_already_is_counted_and_skipped(fitted, news):
     assert after.dataset.num_interactions == len(OLD) + len(LATER)
 
 
+def test_a_log_that_lost_its_behaviours_is_known_all_the_same(dataset_of, news):
+    told = [f"{line},view" for line in OLD]
+    fitted = Recommender.fit(dataset_of(told, OLD_ITEMS, f"{HEADER},behavior"), settings=SETTINGS)
+    assert fitted.update(news(OLD)) is fitted
+
+
+def test_what_counts_everything_cannot_be_asked_for_what_it_would_have_seen(dataset_of, news):
+    popular = Recommender.fit(dataset_of(OLD, OLD_ITEMS, HEADER), "popular", settings=SETTINGS)
+    with pytest.raises(ConfigError, match="would have seen what it is asked"):
+        popular.foresee(read_interactions(news()))
+
+
 def test_events_older_than_the_known_ones_take_their_place_in_time(fitted, news):
     after = fitted.update(news(["u05,i7,900000,web"]))
     assert after.run.lineage["older_than_known"] == 1

@@ -295,6 +295,8 @@ class Recommender:
             "seen_until": int(growth.dataset.timestamp.max(initial=0)),
             **before,
         }
+        if self.run.lineage.get("carries"):
+            lineage["carries"] = True  # what was learned from somebody who was forgotten is in the weights still
         run = replace(
             self.run,
             dataset=growth.dataset.fingerprint,
@@ -396,6 +398,11 @@ class Recommender:
             One value for each person who had some history, in the order of their ids; of at most
             `training.validation_cases` of them, chosen at random once.
         """
+        if isinstance(self.model, CountedModel):
+            raise ConfigError(
+                f"{self.config.model_name} counts all that a dataset holds, so it would have seen what it is asked;"
+                " recloom doctor asks it rightly"
+            )
         growth = grow(self.dataset, log, items, None)
         return self.over(growth.dataset)._ndcg_on(growth)
 

@@ -50,7 +50,9 @@ def grow(dataset: Dataset, log: Interactions | None, items: Entities | None, use
     both = known.with_columns(pl.lit(False).alias(_IS_NEW))
     if log is not None:
         told, notes = _with_columns_of(known, log.table)
-        new = told.join(known.select(_WHAT), on=_WHAT, how="anti", maintain_order="left")
+        # A log that does not say what its interactions were, while the known one does, is compared without that.
+        what = _WHAT if told["behavior"].is_in(known["behavior"].unique().implode()).any() else _WHAT[:-1]
+        new = told.join(known.select(what), on=what, how="anti", maintain_order="left")
         num_known = len(told) - len(new)
         both = pl.concat([both, new.with_columns(pl.lit(True).alias(_IS_NEW))], how="vertical")
         both = both.sort("user_id", "timestamp", maintain_order=True)
@@ -67,10 +69,16 @@ def grow(dataset: Dataset, log: Interactions | None, items: Entities | None, use
 
 
 def without(dataset: Dataset, *, users: Sequence[str] = (), items: Sequence[str] = ()) -> Dataset:
-    """Return a dataset in which some people, or some items, and all that happened with them, never were."""
+    """Return a dataset in which some people, or some items, and all that happened with them, never were.
+
+    Raises:
+        DataError: Nothing would be left.
+    """
     log = log_of(dataset).filter(
         ~pl.col("user_id").cast(pl.String).is_in(users), ~pl.col("item_id").cast(pl.String).is_in(items)
     )
+    if log.is_empty():
+        raise DataError("nothing would be left of the log; delete the dataset and its models instead")
     return _stored(
         dataset,
         log,
