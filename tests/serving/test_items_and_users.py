@@ -145,8 +145,10 @@ def test_somebody_who_is_deleted_is_a_stranger_on_disk_and_in_the_models_log(ser
         assert after["items"] == ask(service, user_id="a stranger")["items"]
     with client.app.state.service.store.database.transaction() as connection:
         assert "u07" not in str(connection.execute(select(tables.forgotten)).all())
-    post(client, {"user_id": "u07", "item_id": "i10"})
-    assert ask(client, user_id="u07")["items"] == ask(client, history=["i10"])["items"]
+    again, now = {"item_id": "i10", "timestamp": 1_700_000_000}, {"timestamp": 1_700_000_060}
+    post(client, {"user_id": "u07", **again})
+    asked = ask(client, user_id="u07", context=now)["items"]
+    assert asked == ask(client, history=[again], context=now)["items"]
     assert ask(client, user_id="u08")["served_by"] == "weave"
 
 
