@@ -22,7 +22,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED)
-	$(BIN)/python -m pip install -q -c constraints.txt "sentence-transformers" onnx onnxscript onnxruntime
+	$(BIN)/python -m pip install -q -c constraints.txt sentence-transformers
 	$(BIN)/python benchmarks/prepare_speed.py
 	$(BIN)/python benchmarks/encoding_speed.py
 	$(BIN)/python benchmarks/first_accuracy.py

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 CHECKSUMS = "SHA256SUMS"
+KEY_BYTES = 32
 CURRENT = "CURRENT"
 """File of a model that has versions, naming the one that counts."""
 
@@ -60,6 +62,14 @@ def reserve(path: Path, size: int) -> None:
             return
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def make_key(path: Path) -> None:
+    """Write a random key of 32 bytes, in hexadecimal, for its owner's eyes only; one that is there stays."""
+    if not path.exists():
+        with replacing(path) as beside:
+            beside.touch(mode=0o600)
+            beside.write_text(f"{secrets.token_hex(KEY_BYTES)}\n", encoding="utf-8")
 
 
 def current_folder(folder: Path) -> Path:

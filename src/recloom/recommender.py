@@ -278,16 +278,17 @@ class Recommender:
         else:
             assert isinstance(model, TrainedModel)
             as_it_was = Recommender(growth.dataset, model, config, text, self._carried_counts(source_I), self.run)
-            ndcg_B = as_it_was._ndcg_on(growth)
+            ndcg_B = as_it_was.ndcg_of(as_it_was.first_cases(growth))
             before = {"ndcg_at_10_before": float(ndcg_B.mean()), "cases": len(ndcg_B)} if len(ndcg_B) else {}
             moments = self._carried_moments(model, source_I)
             if growth.is_new_N.any():
                 moments = _learn_further(model, data, growth, config, moments, progress)
+        newest = self.dataset.timestamp.max(initial=0)
         lineage = {
             "from": self.run.dataset,
             "interactions": int(growth.is_new_N.sum()),
             "known_before": growth.num_known,
-            "older_than_known": int((growth.dataset.timestamp[growth.is_new_N] < self._newest).sum()),
+            "older_than_known": int((growth.dataset.timestamp[growth.is_new_N] < newest).sum()),
             "users": len(growth.dataset.users) - len(self.dataset.users),
             "items": len(growth.dataset.items) - len(self.dataset.items),
             "texts_read": num_read,
@@ -341,10 +342,6 @@ class Recommender:
             after.model.resume(data)
             after.run = replace(after.run, lineage={**after.run.lineage, "carries": True})
         return after
-
-    @property
-    def _newest(self) -> int:
-        return int(self.dataset.timestamp.max(initial=0))
 
     def _text_of(self, dataset: Dataset) -> tuple[ItemText | None, int]:
         """Read the text of items that are new or say something else; return also how many there were."""
@@ -404,21 +401,23 @@ class Recommender:
                 " recloom doctor asks it rightly"
             )
         growth = grow(self.dataset, log, items, None)
-        return self.over(growth.dataset)._ndcg_on(growth)
+        return self.over(growth.dataset).ndcg_of(self.first_cases(growth))
 
-    def _ndcg_on(self, growth: Growth) -> np.ndarray:
-        """Ask for the first new interaction of everybody who had some before; NDCG@10, shape (B,)."""
-        dataset = growth.dataset
-        new = np.flatnonzero(growth.is_new_N)
-        user, first = np.unique(np.searchsorted(dataset.user_offsets, new, side="right") - 1, return_index=True)
-        start, target = dataset.user_offsets[user], new[first]
+    def first_cases(self, growth: Growth) -> Cases:
+        """Return the first new interaction of everybody who had some before; of `training.validation_cases` at most."""
+        offsets, new = growth.dataset.user_offsets, np.flatnonzero(growth.is_new_N)
+        user, first = np.unique(np.searchsorted(offsets, new, side="right") - 1, return_index=True)
+        start, target = offsets[user], new[first]
         asked = target > start
         cases = Cases(user[asked], start[asked], target[asked], target[asked])
-        cases = cases.sample(self.config.training.validation_cases, self.config.training.seed)
+        return cases.sample(self.config.training.validation_cases, self.config.training.seed)
+
+    def ndcg_of(self, cases: Cases) -> np.ndarray:
+        """Return the NDCG@10 of each case, shape (B,)."""
         if len(cases) == 0:
             return np.zeros(0)
         lists = self.rank_cases(cases, 10).item_index_BK
-        return metric_values(lists, dataset.item_index[cases.target], [10])["NDCG@10"]
+        return metric_values(lists, self.dataset.item_index[cases.target], [10])["NDCG@10"]
 
     # Recommending
 

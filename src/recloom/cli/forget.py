@@ -62,5 +62,7 @@ def _forget_in_database(address: str | None, users: list[str], model: Path) -> t
         removed = [store.forget(user) for user in users]
         known = Dataset.open(current_folder(model)).users.ids
         deleted = [user for user in store.forgotten_among(known) if user not in users]
-    total = sum(sum(counts.values()) for counts in removed)
-    return [Removal("the service's database", total)] if total else [], deleted
+    events, lists = (sum(counts[name] for counts in removed) for name in ("events", "recommendations"))
+    removals = [Removal("the service's database", events)] if events else []
+    removals += [Removal(f"{lists:,} lists that the service had shown", 0)] if lists else []
+    return removals, deleted

@@ -5,10 +5,6 @@ Shapes: B histories, K length of lists, N histories of the sample.
 
 import importlib.util
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recloom.dataset import PADDING_INDEX, CategoryColumn, Dataset, Histories, gather
+from recloom.encoders.onnx_int8 import quiet
 from recloom.errors import ConfigError, MissingExtraError, RecloomError
 from recloom.files import replacing, write_checksums
 from recloom.models import Ranker
@@ -242,7 +239,7 @@ def write_graph(model: Weave, target: Path) -> None:
     both, one = {0: batch, 1: length}, {0: batch}
     by_column = [both] * len(context_BL), [one] * len(context_B)
     shapes = (both, both, both, by_column[0], one, one, by_column[1], {0: batch, 1: hidden})
-    with _quiet():
+    with quiet():
         torch.onnx.export(
             graph,
             (steps(), steps(), steps(), context_BL, each(), each(), context_B, torch.ones(3, 2, dtype=torch.long)),
@@ -290,16 +287,3 @@ def _vocabulary(dataset: Dataset, name: str) -> list[str]:
     column = dataset.context[name]
     assert isinstance(column, CategoryColumn)
     return list(column.vocabulary.ids)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter from warning about itself."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

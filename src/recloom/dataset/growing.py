@@ -9,7 +9,7 @@ import polars as pl
 from recloom.dataset.columns import CategoryColumn, ContextColumn
 from recloom.dataset.dataset import Dataset
 from recloom.errors import DataError
-from recloom.events import Entities, Interactions, ReadReport
+from recloom.events import Entities, Interactions
 
 _IS_NEW = "\0is_new"
 """No log can have a column of this name."""
@@ -160,8 +160,6 @@ def _replaced(known: pl.DataFrame, further: Entities | None, key: str) -> pl.Dat
 
 
 def _stored(like: Dataset, log: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> Dataset:
-    report = ReadReport([], len(log), len(log), {}, {})
-    catalogue, people = (Entities(table, report, pl.DataFrame()) for table in (items, users))
     return Dataset.from_tables(
-        Interactions(log, report, pl.DataFrame()), catalogue, people, pseudonym_key_id=like.pseudonym_key_id
+        Interactions.of(log), Entities.of(items), Entities.of(users), pseudonym_key_id=like.pseudonym_key_id
     )

@@ -58,7 +58,7 @@ def _export(folder: Path, pipeline: Pipeline, target: Path) -> None:
     model = load_pooled_model(folder, pipeline, attn_implementation="eager")
     full = target.with_suffix(".fp32")
     try:
-        with _quiet():
+        with quiet():
             torch.onnx.export(
                 model,
                 (torch.ones(2, 8, dtype=torch.long),),
@@ -77,7 +77,7 @@ def _export(folder: Path, pipeline: Pipeline, target: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter and the quantiser from warning about themselves."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -6,8 +6,6 @@ a file of its own, apart from the data; whoever has both can find out whether so
 
 import hashlib
 import hmac
-import secrets
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +14,8 @@ import polars as pl
 from recloom.errors import ConfigError
 from recloom.events.columns import USER_ID
 from recloom.events.tables import Entities, Interactions
-from recloom.files import replacing
+from recloom.files import KEY_BYTES, make_key
 
-KEY_BYTES = 32
 _LENGTH = 32
 """Hexadecimal digits of a pseudonym: 128 bits, so that no two people share one."""
 
@@ -41,10 +38,8 @@ class Pseudonyms:
         Raises:
             ConfigError: There is no key, or the file holds something else.
         """
-        if create and not path.exists():
-            with replacing(path) as beside:
-                beside.touch(mode=0o600)
-                beside.write_text(f"{secrets.token_hex(KEY_BYTES)}\n", encoding="utf-8")
+        if create:
+            make_key(path)
         try:
             key = bytes.fromhex(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -72,9 +67,6 @@ class Pseudonyms:
             return table
         ids = table[USER_ID]
         distinct = ids.drop_nulls().unique().cast(pl.String)
-        of_id = pl.DataFrame({USER_ID: distinct, "\0": pl.Series(self._all(distinct), dtype=pl.String)})
+        of_id = pl.DataFrame({USER_ID: distinct, "\0": pl.Series(map(self.of, distinct), dtype=pl.String)})
         spelled = table.with_columns(ids.cast(pl.String)).join(of_id, on=USER_ID, how="left", maintain_order="left")
         return spelled.with_columns(pl.col("\0").cast(ids.dtype).alias(USER_ID)).drop("\0").select(table.columns)
-
-    def _all(self, user_ids: Iterable[str]) -> list[str]:
-        return [self.of(user) for user in user_ids]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import polars as pl
 
@@ -43,6 +44,11 @@ class Interactions:
     report: ReadReport
     rejects: pl.DataFrame
 
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> Self:
+        """Return a table that was validated before and comes from no file."""
+        return cls(table, ReadReport([], len(table), len(table), {}, {}), pl.DataFrame())
+
 
 @dataclass(frozen=True)
 class Entities:
@@ -54,6 +60,11 @@ class Entities:
     table: pl.DataFrame
     report: ReadReport
     rejects: pl.DataFrame
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> Self:
+        """Return a table that was validated before and comes from no file."""
+        return cls(table, ReadReport([], len(table), len(table), {}, {}), pl.DataFrame())
 
 
 @dataclass(frozen=True)

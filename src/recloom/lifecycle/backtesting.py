@@ -19,8 +19,8 @@ from recloom.config import Tables
 from recloom.dataset import SECONDS_PER_DAY, Dataset, Growth, log_of
 from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
-from recloom.events import Entities, Interactions, ReadReport
-from recloom.lifecycle.drift import first_cases, ndcg_of, standing
+from recloom.events import Entities, Interactions
+from recloom.lifecycle.drift import standing
 from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
 from recloom.training import Progress
@@ -272,7 +272,7 @@ class _Keeper:
             learned_N &= dataset.timestamp > newest - round(self.habit.days * SECONDS_PER_DAY)
         model = standing(self._learned, dataset, learned_N)
         # Everybody is asked the same: the order of people is the dataset's, whatever the model's was.
-        return ndcg_of(model, first_cases(model, Growth(dataset, dataset.timestamp >= begin, 0, [])))
+        return model.ndcg_of(model.first_cases(Growth(dataset, dataset.timestamp >= begin, 0, [])))
 
 
 class _Log:
@@ -287,21 +287,16 @@ class _Log:
 
     def between(self, begin: int, end: int) -> Interactions:
         table = self._log.filter((pl.col("timestamp") >= begin) & (pl.col("timestamp") < end))
-        return Interactions(table, _report(table), pl.DataFrame())
+        return Interactions.of(table)
 
     def items_until(self, end: int) -> Entities:
         """Return the items with which something had happened by then."""
         known = self._first.filter(pl.col("\0first") < end)
         table = self._items.join(known, on="item_id", how="semi", maintain_order="left")
-        return Entities(table, _report(table), pl.DataFrame())
+        return Entities.of(table)
 
     def dataset_until(self, end: int) -> Dataset:
-        users = Entities(self._users, _report(self._users), pl.DataFrame())
-        return Dataset.from_tables(self.between(self._since, end), self.items_until(end), users)
-
-
-def _report(table: pl.DataFrame) -> ReadReport:
-    return ReadReport([], len(table), len(table), {}, {})
+        return Dataset.from_tables(self.between(self._since, end), self.items_until(end), Entities.of(self._users))
 
 
 def to_json(result: Backtest) -> Mapping[str, Any]:

@@ -119,12 +119,11 @@ def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _page(result: Backtest, name: str) -> str:
     # What draws takes a second to import.
-    import altair as alt
-    import vl_convert
     from jinja2 import Environment
 
+    from recloom.comparison.report.page import chart_library
+
     step_heads, step_rows = _steps(result)
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
     return (
         Environment(autoescape=True)
         .from_string(_TEMPLATE)
@@ -138,7 +137,7 @@ def _page(result: Backtest, name: str) -> str:
             step_rows=step_rows,
             # What is written into a script must not be able to end it.
             specs=json.dumps(_charts(result), ensure_ascii=False).replace("<", "\\u003c"),
-            library=vl_convert.javascript_bundle(vl_version=version),  # type: ignore[call-arg] # it has a default
+            library=chart_library(),
         )
     )
 

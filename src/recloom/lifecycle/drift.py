@@ -24,7 +24,6 @@ from recloom.dataset import (
     grow,
     split_dataset,
 )
-from recloom.evaluation import metric_values
 from recloom.evaluation.significance import bootstrap_intervals, paired_difference
 from recloom.events import Entities, Interactions
 from recloom.models import CountedModel, TrainingData
@@ -138,8 +137,8 @@ def measure_drift(recommender: Recommender, log: Interactions, items: Entities |
     if model.text is None:
         measures.append(Measure("text", None, None, None, "unknown", "the model reads no text"))
     measures += [_unlearned_items(dataset, model.counts_I, old, new, size), _unknown_users(dataset, old, new, size)]
-    cases = first_cases(recommender, growth)
-    ndcg_B = ndcg_of(model, cases)
+    cases = recommender.first_cases(growth)
+    ndcg_B = model.ndcg_of(cases)
     measures += [_quality(recommender, ndcg_B), _against_popular(recommender, growth, cases, ndcg_B)]
     verdict = max((measure.verdict for measure in measures), key=VERDICTS.index)
     windows = [_window(part, inputs, old, dataset, model.counts_I, cases, ndcg_B) for part in _parts(new, MOST_WINDOWS)]
@@ -161,25 +160,6 @@ def standing(recommender: Recommender, dataset: Dataset, learned_N: np.ndarray) 
     if isinstance(after.model, CountedModel):
         after.model.count(_known(dataset, learned_N))
     return after
-
-
-def first_cases(recommender: Recommender, growth: Growth) -> Cases:
-    """Return the first new interaction of everybody who had some before; as many people as `foresee` asks."""
-    offsets = growth.dataset.user_offsets
-    new = np.flatnonzero(growth.is_new_N)
-    user, first = np.unique(np.searchsorted(offsets, new, side="right") - 1, return_index=True)
-    start, target = offsets[user], new[first]
-    asked = target > start
-    cases = Cases(user[asked], start[asked], target[asked], target[asked])
-    return cases.sample(recommender.config.training.validation_cases, recommender.config.training.seed)
-
-
-def ndcg_of(recommender: Recommender, cases: Cases) -> np.ndarray:
-    """Return the NDCG@10 of each case, shape (B,)."""
-    if len(cases) == 0:
-        return np.zeros(0)
-    lists = recommender.rank_cases(cases, 10).item_index_BK
-    return metric_values(lists, recommender.dataset.item_index[cases.target], [10])["NDCG@10"]
 
 
 def jensen_shannon(first_V: np.ndarray, second_V: np.ndarray) -> float:
@@ -344,7 +324,7 @@ def _expected(recommender: Recommender) -> tuple[float | None, str]:
         config = recommender.config.training
         cases = split.test.sample(config.validation_cases, config.seed)
         if len(cases) >= FEWEST_CASES:
-            return float(ndcg_of(recommender, cases).mean()), "on its own test"
+            return float(recommender.ndcg_of(cases).mean()), "on its own test"
     before: float | None = recommender.run.lineage.get("ndcg_at_10_before")
     if before is not None:
         return before, "when it was last updated"
@@ -360,7 +340,7 @@ def _against_popular(recommender: Recommender, growth: Growth, cases: Cases, ndc
     known = _known(growth.dataset, ~growth.is_new_N)
     popular.count(known)
     counted = Recommender(growth.dataset, popular, recommender.config, None, known.item_counts(), recommender.run)
-    theirs_B = ndcg_of(counted, cases)
+    theirs_B = counted.ndcg_of(cases)
     difference = paired_difference(ndcg_B, theirs_B)
     value, theirs = float(ndcg_B.mean()), float(theirs_B.mean())
     if difference.p_value < SIGNIFICANT and difference.mean > 0:

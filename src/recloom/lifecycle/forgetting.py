@@ -8,7 +8,6 @@ has a part in it. In between the weights still carry what they learned, and the 
 import hashlib
 import hmac
 import json
-import secrets
 import shutil
 import time
 import uuid
@@ -21,12 +20,10 @@ import polars as pl
 
 from recloom.dataset import Dataset, without
 from recloom.errors import UnknownIdError
-from recloom.files import current_folder, replacing
+from recloom.files import CHECKSUMS, current_folder, file_digest, make_key, replacing
 from recloom.lifecycle.versions import changing, replace_all
 from recloom.recommender import Recommender
 from recloom.training import Progress
-
-KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,9 @@ def forget(
                 Recommender.fit(after.dataset, config.model_name, settings=config.to_toml(), progress=progress), folder
             )
             weights = "retrained"
-        version = "" if weights == "carry" else _digest(current_folder(folder) / "SHA256SUMS")
-        key = _key_beside(folder)
+        version = "" if weights == "carry" else file_digest(current_folder(folder) / CHECKSUMS)
+        make_key(_key_path(folder))
+        key = read_key(folder)
         people = [_mac(key, user.encode()) for user in users]
         receipt = Receipt(uuid.uuid4().hex, int(time.time()), people, removed, weights, version).signed(key)
         path = folder.with_name(f"{folder.name}.receipts") / f"{receipt.number}.json"
@@ -154,18 +152,5 @@ def _mac(key: bytes, content: bytes) -> str:
     return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _key_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.receipts.key")
-
-
-def _key_beside(folder: Path) -> bytes:
-    path = _key_path(folder)
-    if not path.exists():
-        with replacing(path) as beside:
-            beside.touch(mode=0o600)
-            beside.write_text(secrets.token_hex(KEY_BYTES), encoding="utf-8")
-    return read_key(folder)

@@ -32,7 +32,7 @@ def page(comparison: Comparison) -> str:
         charts=[(number, title, charts[title]) for number, title in enumerate(charts)],
         # What is written into a script must not be able to end it.
         specs=json.dumps(list(charts.values()), ensure_ascii=False).replace("<", "\\u003c"),
-        library=vl_convert.javascript_bundle(vl_version=_vega_lite_version()),  # type: ignore[call-arg] # it has a default
+        library=chart_library(),
         settings={r.label: tomli_w.dumps(_without_none(r.settings)) for r in comparison.models if r.settings},
         split=tomli_w.dumps({"split": _without_none(comparison.split)}),
         day=_day,
@@ -59,9 +59,10 @@ def _headline(comparison: Comparison) -> str:
     return f"{sentence}, {more}: more than chance on these {comparison.num_cases:,} users."
 
 
-def _vega_lite_version() -> str:
-    """Return the version that the charts are written for, as the library spells it: 6.1."""
-    return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+def chart_library() -> str:
+    """Return the code that draws charts, in the version that they are written for."""
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])  # as the library spells it: 6.1
+    return vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg] # it has a default
 
 
 def _without_none(table: dict) -> dict:  # type: ignore[type-arg]
