@@ -13,7 +13,7 @@ from pathlib import Path
 from recloom import Dataset, Recommender
 from recloom.dataset import split_dataset
 from recloom.evaluation import Judge, with_intervals
-from recloom.recommender import read_catalogue
+from recloom.fitting import read_catalogue
 from recloom.run_config import RunConfig
 from recloom.training import hardware, peak_memory_bytes, versions
 

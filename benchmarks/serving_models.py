@@ -24,8 +24,8 @@ import torch
 from recloom import Dataset, Recommender
 from recloom.dataset import split_dataset
 from recloom.encoders import item_titles, load_encoder
+from recloom.fitting import new_model
 from recloom.models import ItemText, TrainingData, Weave
-from recloom.recommender import new_model
 from recloom.run_config import RunConfig
 from recloom.training import RunRecord, hardware, versions
 

@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 from recloom import Dataset
 from recloom.config import parse_settings
 from recloom.dataset import gather, split_dataset, windows
+from recloom.fitting import new_model, read_catalogue
 from recloom.models import TrainingData
-from recloom.recommender import new_model, read_catalogue
 from recloom.run_config import RunConfig
 from recloom.training import hardware, versions
 from recloom.training.batches import shuffled_batches

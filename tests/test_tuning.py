@@ -5,10 +5,10 @@ import pytest
 from recloom import Recommender
 from recloom.dataset import SplitConfig, split_dataset
 from recloom.errors import ConfigError, TrainingError
+from recloom.fitting import fit_model
 from recloom.models import MODELS, Span, TrainingData
 from recloom.models.classic import ItemKNN
 from recloom.models.weave import Weave
-from recloom.recommender import fit_model
 from recloom.run_config import RunConfig
 from recloom.tuning import _halves, _ndcg, tune
 

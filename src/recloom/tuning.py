@@ -16,8 +16,9 @@ from recloom.dataset import Cases, Dataset, Split, gather, split_dataset
 from recloom.errors import ConfigError, TrainingError
 from recloom.evaluation import metric_values
 from recloom.evaluation.significance import PairedDifference, paired_difference
+from recloom.fitting import fit_model, new_model, read_catalogue
 from recloom.models import MODELS, CountedModel, ItemText, Model, Ranker, Span, TrainingData
-from recloom.recommender import fit_model, new_model, read_catalogue
+from recloom.recommender import load_teacher
 from recloom.run_config import RunConfig
 from recloom.training import Epoch, Progress
 
@@ -197,7 +198,9 @@ def _fit(
         model.count(TrainingData(dataset, split.train))
         return model
     config = replace(config, training=replace(config.training, refit=False))
-    result, fitted, _ = fit_model(dataset, split, config, text, after_epoch=after_epoch)
+    result, fitted, _ = fit_model(
+        dataset, split, config, text, teacher=load_teacher(dataset, config), after_epoch=after_epoch
+    )
     if result is not None and result.stopped == "interrupted":
         raise KeyboardInterrupt  # the search ends, and half a training is no trial
     return fitted

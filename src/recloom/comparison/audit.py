@@ -12,8 +12,8 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from recloom.dataset import Cases, Dataset, Split, SplitConfig, expand_ranges, split_dataset
+from recloom.fitting import fit_model
 from recloom.models import ItemText, Model
-from recloom.recommender import fit_model
 from recloom.run_config import RunConfig
 
 USERS = 300

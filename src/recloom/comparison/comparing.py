@@ -21,8 +21,9 @@ from recloom.errors import ConfigError, RecloomError
 from recloom.evaluation import Evaluation, Judge, Metric, Slice, with_intervals
 from recloom.evaluation.categories import category_shares, column_slices
 from recloom.evaluation.significance import PairedDifference, holm, paired_difference
+from recloom.fitting import read_catalogue
 from recloom.models import MODELS, CountedModel, ItemText, Rankings
-from recloom.recommender import Recommender, read_catalogue
+from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
 from recloom.training import Progress, hardware, peak_memory_bytes, versions
 

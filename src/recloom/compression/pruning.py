@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from recloom.compression.onnx_export import SAMPLE, sample_histories
 from recloom.errors import ConfigError
+from recloom.fitting import new_model
 from recloom.models.circumstances import events_of
 from recloom.models.networks import Recurrent
 from recloom.models.weave import Tower, Weave
-from recloom.recommender import Recommender, new_model
+from recloom.recommender import Recommender
 
 KEPT_DIMENSIONS, KEPT_UNITS = 0.5, 0.5
 """Shares of the item vectors' width, and of a recurrent network's, that are left."""

@@ -5,9 +5,10 @@ from dataclasses import replace
 from recloom.config import to_table
 from recloom.dataset import split_dataset
 from recloom.errors import ConfigError
+from recloom.fitting import new_model
 from recloom.models import Teacher, TrainedModel, TrainingData, VectorModel
 from recloom.models.weave import Weave
-from recloom.recommender import Recommender, new_model
+from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
 from recloom.training import Progress, train
 

@@ -1,0 +1,5 @@
+"""`python -m recloom` is the command `recloom`."""
+
+from recloom.cli import main
+
+main()

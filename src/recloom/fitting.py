@@ -1,0 +1,200 @@
+"""How a model comes to be: the catalogue's text is read, the model trained, and trained further on what is new."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recloom.config import to_table
+from recloom.dataset import Dataset, Growth, Histories, Split, gather
+from recloom.encoders import (
+    Encoder,
+    encode_texts,
+    item_texts,
+    item_titles,
+    load_encoder,
+    read_adaptation,
+    suggest_encoder,
+)
+from recloom.errors import ConfigError, MissingExtraError
+from recloom.evaluation import metric_values
+from recloom.models import MODELS, CountedModel, ItemText, Model, Ranker, Teacher, TrainedModel, TrainingData
+from recloom.run_config import EncoderConfig, RunConfig
+from recloom.training import Epoch, Progress, TrainingResult, new_and_replayed, train
+
+UNVALIDATED_EPOCHS = 20
+"""How long to train where there is nobody to ask whether it helps."""
+CACHE_NAME = "embeddings.h5"
+
+
+def read_catalogue(
+    dataset: Dataset, config: RunConfig, progress: Progress | None
+) -> tuple[ItemText | None, Encoder | None, EncoderConfig, list[str]]:
+    """Encode the item text.
+
+    Returns:
+        What came of it, the encoder, how it was chosen, and warnings; None and None where no text is read.
+    """
+    model_class, options = MODELS[config.model_name], config.encoder
+    texts = item_texts(dataset.item_table, options.template)
+    if options.name == "none" or not any(texts) or not model_class.uses_text:
+        if model_class.needs_text:
+            found = "the encoder is none" if any(texts) else "the catalogue has no text columns"
+            raise ConfigError(f"{config.model_name} reads item text, but {found}; choose another model or encoder")
+        return None, None, options, []
+    warnings = []
+    _check_adaptation(dataset, config)
+    chosen = replace(options, name=suggest_encoder(texts) if options.name == "auto" else options.name)
+    try:
+        encoder = _load_encoder(chosen)
+    except MissingExtraError as error:
+        if options.name != "auto":
+            raise
+        chosen = replace(options, name="hashing")
+        encoder = _load_encoder(chosen)
+        warnings.append(f"item text was read without a language model: {error}")
+    read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress)
+    vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
+    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder, chosen, warnings
+
+
+def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
+    """Refuse an encoder that was adapted on interactions which this split holds out."""
+    record = read_adaptation(Path(config.encoder.name))
+    if record is None or record["dataset"] != dataset.fingerprint or config.split.everything:
+        return
+    held_out = to_table(config.split)
+    if {**record["split"], "request": None} != {**held_out, "request": None}:
+        raise ConfigError(
+            f"the encoder {config.encoder.name} was adapted on this dataset under the split {record['split']}, and"
+            f" would have seen what {to_table(config.split)} holds out; adapt it under the same split"
+        )
+
+
+def _load_encoder(config: EncoderConfig) -> Encoder:
+    return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8)
+
+
+def text_reader(config: EncoderConfig) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from texts to vectors that loads the encoder of a config when first called."""
+    return _reader(lambda: _load_encoder(config), cache=None)
+
+
+def _reader(
+    load: Callable[[], Encoder], cache: Path | None, progress: Progress | None = None
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from texts to vectors that loads the encoder when first called."""
+    loaded: list[Encoder] = []
+
+    def read(texts: Sequence[str]) -> np.ndarray:
+        if not loaded:
+            loaded.append(load())
+        report = (lambda done, total: progress("reading item text", done, total)) if progress else None
+        return encode_texts(loaded[0], texts, cache=cache, progress=report)
+
+    return read
+
+
+def fit_model(
+    dataset: Dataset,
+    split: Split,
+    config: RunConfig,
+    text: ItemText | None,
+    teacher: Teacher | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    after_epoch: Callable[[Epoch], None] | None = None,
+) -> tuple[TrainingResult | None, Model, bool]:
+    """Train a model as a config says.
+
+    Returns:
+        The result of training, the fitted model, and whether it was fitted on validation too.
+    """
+    full, train_part = TrainingData(dataset, split.full), TrainingData(dataset, split.train)
+    model = new_model(dataset, config, text)
+    if isinstance(model, CountedModel):
+        # It has no epochs to choose by validation, so it learns from all that comes before the test.
+        model.count(full)
+        return None, model, True
+    assert isinstance(model, TrainedModel)
+    training = config.training
+    # Where validation holds nothing that was not learned from, as under leave-one-out, there is nothing to add.
+    growth = split.full.num_interactions / max(1, split.train.num_interactions)
+    refit = training.refit and growth > 1
+    if teacher is not None:
+        model.learn_from(teacher)
+    if len(split.validation) == 0:
+        # Too little data to hold validation out: train as long as the config says, on everything.
+        model.prepare(full)
+        guess = replace(training, epochs=min(training.epochs, UNVALIDATED_EPOCHS))
+        return train(model, full, guess, validate=None, progress=progress), model, True
+    model.prepare(train_part)
+    # A refit takes no more epochs than the search, each longer by the growth of the data.
+    search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
+    text_digest = None if text is None else hashlib.sha256(text.vectors_IE.tobytes()).hexdigest()
+    key = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
+    cases = split.validation.sample(training.validation_cases, training.seed)
+    asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
+    target_B = dataset.item_index[cases.target]
+    result = train(
+        model,
+        train_part,
+        search,
+        validate=lambda: _validation_ndcg(model, asked, target_B, config.include_seen),
+        checkpoint=checkpoint,
+        key=hashlib.sha256(key.encode()).hexdigest(),
+        progress=progress,
+        after_epoch=after_epoch,
+    )
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
+    tuned = _validation_ndcg(model, asked, target_B, config.include_seen)
+    if result.best_validation is not None and tuned < result.best_validation:
+        model.load_state_dict(before)
+    else:
+        result = replace(result, best_validation=tuned)
+    if not refit or result.stopped == "interrupted":
+        return result, model, False
+    final = new_model(dataset, config, text)
+    assert isinstance(final, TrainedModel)
+    final.prepare(full)
+    if teacher is not None:
+        final.learn_from(teacher)
+    final.tune_like(model)
+    rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
+    again = train(final, full, rest, validate=None, progress=progress)
+    return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def learn_further(
+    model: TrainedModel,
+    data: TrainingData,
+    growth: Growth,
+    config: RunConfig,
+    moments: dict[str, torch.Tensor],
+    progress: Progress | None,
+) -> dict[str, torch.Tensor]:
+    """Train on what is new and some of the old; return what the optimiser remembers then."""
+    model.resume(data)
+    seed = config.training.seed + int(growth.is_new_N.sum())  # other old windows each time
+    stretches = new_and_replayed(data, growth.is_new_N, model.max_length, config.update, seed)
+    if len(stretches[0]) == 0:
+        return moments
+    learning_rate = config.update.learning_rate * config.training.learning_rate
+    training = replace(config.training, epochs=1, budget=None, learning_rate=learning_rate)
+    result = train(model, data, training, validate=None, stretches=stretches, moments=moments, progress=progress)
+    return result.moments
+
+
+def new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:
+    """Return the model of a config as it is before it learns."""
+    torch.manual_seed(config.training.seed)
+    return MODELS[config.model_name](config.model, dataset, text)
+
+
+def _validation_ndcg(model: Model, histories: Histories, target_B: np.ndarray, include_seen: bool) -> float:
+    rankings = Ranker(model).rank(histories, 10, include_seen)
+    return float(metric_values(rankings.item_index_BK, target_B, [10])["NDCG@10"].mean())
