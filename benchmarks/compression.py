@@ -12,7 +12,7 @@ from pathlib import Path
 from recloom.compression.compressing import compress
 from recloom.training import hardware, versions
 
-VARIANTS = ["int8", "prune", "prune,int8", "distill", "distill,int8"]
+VARIANTS = ["int8", "pq,int8", "prune", "prune,int8", "distill", "distill,int8"]
 COLUMNS = ("disk_bytes", "resident_bytes", "answer_ms", "graph_bytes", "graph_resident_bytes", "graph_ms")
 
 

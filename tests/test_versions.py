@@ -107,7 +107,7 @@ def test_two_at_once_are_refused(model, logs):
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    import recloom.files, recloom.recommender, recloom.lifecycle.versions
+    import recloom.files, recloom.fitting, recloom.recommender, recloom.lifecycle.versions
     from recloom import Recommender
 
     moment, folder, log = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
@@ -123,7 +123,7 @@ KILLED = """
         return wrapped
 
     if moment == "train":
-        recloom.recommender.train = dies(recloom.recommender.train)
+        recloom.fitting.train = dies(recloom.fitting.train)
     elif moment == "write":
         recloom.recommender.save_file = dies(recloom.recommender.save_file)
     elif moment == "checksums":

@@ -1,7 +1,7 @@
 """How a model comes to be: the catalogue's text is read, the model trained, and trained further on what is new."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from recloom.config import to_table
-from recloom.dataset import Dataset, Growth, Histories, Split, gather
+from recloom.dataset import Dataset, Growth, Histories, Split, Vocabulary, gather
 from recloom.encoders import (
     Encoder,
     encode_texts,
@@ -19,11 +19,31 @@ from recloom.encoders import (
     read_adaptation,
     suggest_encoder,
 )
+from recloom.encoders.language_model import LanguageModelEncoder
 from recloom.errors import ConfigError, MissingExtraError
 from recloom.evaluation import metric_values
-from recloom.models import MODELS, CountedModel, ItemText, Model, Ranker, Teacher, TrainedModel, TrainingData
+from recloom.models import (
+    MODELS,
+    CountedModel,
+    ItemText,
+    Model,
+    Ranker,
+    Sharded,
+    Teacher,
+    TrainedModel,
+    TrainingData,
+    moved,
+)
 from recloom.run_config import EncoderConfig, RunConfig
-from recloom.training import Epoch, Progress, TrainingResult, new_and_replayed, train
+from recloom.training import (
+    Epoch,
+    PrivateRelease,
+    Progress,
+    TrainingResult,
+    new_and_replayed,
+    train,
+    train_privately,
+)
 
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""
@@ -58,12 +78,19 @@ def read_catalogue(
         warnings.append(f"item text was read without a language model: {error}")
     read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress)
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
+    if isinstance(encoder, LanguageModelEncoder):
+        encoder.release()  # training needs the memory
     return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder, chosen, warnings
 
 
 def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
-    """Refuse an encoder that was adapted on interactions which this split holds out."""
+    """Refuse an encoder that was adapted on interactions which this split holds out, or that are to be private."""
     record = read_adaptation(Path(config.encoder.name))
+    if record is not None and config.privacy.epsilon is not None:
+        raise ConfigError(
+            f"the encoder {config.encoder.name} was adapted on what people took, without noise; under privacy.epsilon"
+            " choose one that was not"
+        )
     if record is None or record["dataset"] != dataset.fingerprint or config.split.everything:
         return
     held_out = to_table(config.split)
@@ -108,11 +135,18 @@ def fit_model(
     progress: Progress | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
 ) -> tuple[TrainingResult | None, Model, bool]:
-    """Train a model as a config says.
+    """Train a model as a config says, which promises no privacy.
 
     Returns:
         The result of training, the fitted model, and whether it was fitted on validation too.
     """
+    if config.privacy.epsilon is not None:
+        raise ConfigError(
+            "privacy.epsilon is for fitting a single model: tuning chooses by what people did, which nothing accounts"
+            " for; leave it out here"
+        )
+    if config.privacy.shards > 1:
+        raise ConfigError("privacy.shards is for fitting a model that is to forget people; leave it out here")
     full, train_part = TrainingData(dataset, split.full), TrainingData(dataset, split.train)
     model = new_model(dataset, config, text)
     if isinstance(model, CountedModel):
@@ -150,7 +184,8 @@ def fit_model(
         after_epoch=after_epoch,
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
+    was_there_I = torch.from_numpy(full.item_counts() > 0)
+    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, was_there_I)
     tuned = _validation_ndcg(model, asked, target_B, config.include_seen)
     if result.best_validation is not None and tuned < result.best_validation:
         model.load_state_dict(before)
@@ -167,6 +202,22 @@ def fit_model(
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
     again = train(final, full, rest, validate=None, progress=progress)
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def fit_privately(
+    dataset: Dataset, split: Split, config: RunConfig, text: ItemText | None, progress: Progress | None = None
+) -> tuple[TrainingResult, Model, PrivateRelease]:
+    """Train a model under `privacy.epsilon`, on all that comes before the test.
+
+    Returns:
+        The result of training, the fitted model, and what else was released, with the account of it.
+    """
+    model = new_model(dataset, config, text)
+    assert isinstance(model, TrainedModel)
+    model.prepare_privately()
+    data = TrainingData(dataset, split.full)
+    result, release = train_privately(model, data, config.training, config.privacy, progress=progress)
+    return result, model, release
 
 
 def learn_further(
@@ -192,7 +243,33 @@ def learn_further(
 def new_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:
     """Return the model of a config as it is before it learns."""
     torch.manual_seed(config.training.seed)
-    return MODELS[config.model_name](config.model, dataset, text)
+    return blank_model(dataset, config, text)
+
+
+def blank_model(dataset: Dataset, config: RunConfig, text: ItemText | None) -> Model:
+    """Return the model of a config, for weights that are there already."""
+    members = [MODELS[config.model_name](config.model, dataset, text) for _ in range(config.privacy.shards)]
+    return members[0] if len(members) == 1 else Sharded(members, dataset)
+
+
+def indices_in(others: Vocabulary, items: Vocabulary) -> torch.Tensor:
+    """Return for each item its index in another catalogue, -1 where that lacks it; padding comes first, and stays."""
+    index_I = torch.from_numpy(others.indices_of(items.ids)).long()
+    return torch.cat([torch.zeros(1, dtype=torch.long), torch.where(index_I > 0, index_I, -1)])
+
+
+def carried_moments(
+    model: Model, other: Model, source_I: torch.Tensor, moments: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return what the optimiser of another model remembers in the places where the rows of this one's tables are."""
+    sources = model.row_sources(other, source_I)
+    carried = {}
+    for name, values in moments.items():
+        source_R = sources.get(name.rpartition(".")[0]) if values.dim() else None
+        if source_R is not None:
+            values = moved(values, source_R, values.new_zeros(len(source_R), *values.shape[1:]))
+        carried[name] = values
+    return carried
 
 
 def _validation_ndcg(model: Model, histories: Histories, target_B: np.ndarray, include_seen: bool) -> float:

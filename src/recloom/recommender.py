@@ -33,6 +33,7 @@ from recloom.dataset import (
     gather,
     grow,
     histories_from_interactions,
+    shard_of,
     split_dataset,
     without,
 )
@@ -44,26 +45,38 @@ from recloom.errors import ArtifactError, ConfigError, UnknownIdError
 from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
 from recloom.events import Entities, Interactions, Pseudonyms, Source, read_interactions, read_items, read_users
 from recloom.files import CHECKSUMS, current_folder, damaged_file, recover, replacing, write_checksums
-from recloom.fitting import fit_model, learn_further, new_model, read_catalogue, text_reader
+from recloom.fitting import (
+    blank_model,
+    carried_moments,
+    fit_model,
+    fit_privately,
+    indices_in,
+    learn_further,
+    new_model,
+    read_catalogue,
+    text_reader,
+)
 from recloom.models import (
-    MODELS,
     CountedModel,
     ItemText,
     Model,
     Popular,
     Ranker,
     Rankings,
+    Sharded,
     Teacher,
     TrainedModel,
     TrainingData,
     VectorModel,
-    moved,
 )
 from recloom.run_config import RunConfig
+from recloom.sharded_fitting import ShardedResult, ShardRecord, fit_shards, is_blank, learn_shards_further
 from recloom.tensor_files import load_tensors
 from recloom.training import (
+    PrivacyRecord,
     Progress,
     RunRecord,
+    TrainingResult,
     UpdateConfig,
     hardware,
     peak_memory_bytes,
@@ -152,27 +165,45 @@ class Recommender:
         text, encoder, chosen, warnings = read_catalogue(dataset, config, progress)
         config = replace(config, encoder=chosen)
         encoded = time.monotonic()
-        result, fitted, refit = fit_model(
-            dataset, split, config, text, load_teacher(dataset, config), checkpoint, progress
-        )
+        result: TrainingResult | None
+        sharded: ShardedResult | None = None
+        if config.privacy.epsilon is not None:
+            result, fitted, release = fit_privately(dataset, split, config, text, progress)
+            refit, counts_I, privacy = True, release.popularity_I, asdict(release.record)
+            warnings += _private_warnings(release.record)
+        elif config.privacy.shards > 1:
+            _check_enough_people(dataset, config)
+            sharded = fit_shards(dataset, split, config, text, checkpoint=checkpoint, progress=progress)
+            result, fitted, refit, privacy = None, sharded.model, config.training.refit, {}
+            warnings += _shard_warnings(sharded)
+            counts_I = TrainingData(dataset, split.full if refit else split.train).item_counts()
+        else:
+            result, fitted, refit = fit_model(
+                dataset, split, config, text, load_teacher(dataset, config), checkpoint, progress
+            )
+            counts_I = TrainingData(dataset, split.full if refit else split.train).item_counts()
+            privacy = {}
+            warnings += _warnings(split)
         trained = time.monotonic()
-        final = TrainingData(dataset, split.full if refit else split.train)
         run = RunRecord(
             dataset=dataset.fingerprint,
             split=split.fingerprint(dataset),
             encoder=encoder.fingerprint if encoder else None,
             stopped=result.stopped if result else None,
-            best_epoch=result.best_epoch if result else None,
+            best_epoch=(result.best_epoch or None) if result else None,
             validation_ndcg_at_10=result.best_validation if result else None,
             refit=refit,
             seconds={"encode": round(encoded - began, 2), "train": round(trained - encoded, 2)},
             peak_memory_bytes=peak_memory_bytes(),
-            warnings=warnings + _warnings(split),
+            warnings=warnings,
             curve=[asdict(epoch) for epoch in result.curve] if result else [],
             versions=versions(),
             hardware=hardware(),
+            privacy=privacy,
+            shards=[asdict(record) for record in sharded.records] if sharded else [],
         )
-        return cls(dataset, fitted, config, text, final.item_counts(), run, lambda: result.moments if result else {})
+        learned = sharded or result
+        return cls(dataset, fitted, config, text, counts_I, run, lambda: learned.moments if learned else {})
 
     # Learning what happened since
 
@@ -249,6 +280,11 @@ class Recommender:
         of both logs. Interactions that are there already change nothing, and where there is nothing else, this very
         model is returned. A model without gradient steps is counted anew. Arguments and errors as for `update`.
         """
+        if self.run.privacy:
+            raise ConfigError(
+                "this model was fitted with privacy.epsilon, and an update would learn without noise; fit it again on"
+                " both logs (for people in both, the epsilons of the two fits add up)"
+            )
         if retire and items is None:
             raise ConfigError("retiring items needs the catalogue of those that stay; name it with --items")
         growth = grow(self.dataset, log, items, users)
@@ -261,6 +297,7 @@ class Recommender:
         text, num_read = self._text_of(growth.dataset)
         encoded = time.monotonic()
         model, source_I = self._carried(growth.dataset, config, text)
+        records = self.run.shards
         data = TrainingData(growth.dataset, split_dataset(growth.dataset, config.split).full)
         if isinstance(model, CountedModel):
             model.count(data)
@@ -271,7 +308,11 @@ class Recommender:
             ndcg_B = as_it_was.ndcg_of(as_it_was.first_cases(growth))
             before = {"ndcg_at_10_before": float(ndcg_B.mean()), "cases": len(ndcg_B)} if len(ndcg_B) else {}
             moments = self._carried_moments(model, source_I)
-            if growth.is_new_N.any():
+            if growth.is_new_N.any() and isinstance(model, Sharded):
+                sharded = learn_shards_further(self._sharded(model, moments), growth, config, text, progress)
+                model, moments = sharded.model, sharded.moments
+                records = [asdict(record) for record in sharded.records]
+            elif growth.is_new_N.any():
                 moments = learn_further(model, data, growth, config, moments, progress)
         newest = self.dataset.timestamp.max(initial=0)
         lineage = {
@@ -287,7 +328,8 @@ class Recommender:
             **before,
         }
         if self.run.lineage.get("carries"):
-            lineage["carries"] = True  # what was learned from somebody who was forgotten is in the weights still
+            # What was learned from somebody who was forgotten is in the weights still.
+            lineage["carries"] = self.run.lineage["carries"]
         run = replace(
             self.run,
             dataset=growth.dataset.fingerprint,
@@ -302,6 +344,7 @@ class Recommender:
             versions=versions(),
             hardware=hardware(),
             lineage=lineage,
+            shards=records,
         )
         grown = Recommender(growth.dataset, model, config, text, data.item_counts(), run, lambda: moments)
         return grown.over(without(growth.dataset, items=gone)) if gone else grown
@@ -322,16 +365,62 @@ class Recommender:
         """Return this model without what some people did, and without a test that could tell.
 
         Nothing is left of it in the data, in histories and in what is counted. Weights carry what they learned until
-        the model is fitted again, and `run.lineage["carries"]` says so.
+        the model is fitted again, and `run.lineage["carries"]` names the shards, from 0, whose weights do.
         """
         everything = replace(self.config.split, everything=True)
         after = self.over(without(self.dataset, users=users))
         data = TrainingData(after.dataset, split_dataset(after.dataset, everything).full)
-        after.config, after.counts_I = replace(self.config, split=everything), data.item_counts()
+        after.config = replace(self.config, split=everything)
+        carries = self._shards_of(users)
+        if not self.run.privacy:  # else nothing was counted, and is not to be now
+            after.counts_I = data.item_counts()
+            if isinstance(after.model, Sharded):
+                after.model.resume(data, carries)
+            elif isinstance(after.model, TrainedModel):
+                after.model.resume(data)
         if isinstance(after.model, TrainedModel):
-            after.model.resume(data)
-            after.run = replace(after.run, lineage={**after.run.lineage, "carries": True})
+            after.run = replace(after.run, lineage={**after.run.lineage, "carries": carries})
         return after
+
+    def fit_again(self, config: RunConfig, progress: Progress | None = None) -> "Recommender":
+        """Fit from nothing what carries what people did who were forgotten: all of it, or some shards.
+
+        Args:
+            config: The run, that of this model but for what its split holds out.
+            progress: Told what is going on.
+        """
+        if not isinstance(self.model, Sharded):
+            return Recommender.fit(self.dataset, config.model_name, settings=config.to_toml(), progress=progress)
+        began = time.monotonic()
+        split = split_dataset(self.dataset, config.split)
+        before = self._sharded(self.model, self.moments())
+        again = self.run.lineage["carries"]
+        sharded = fit_shards(self.dataset, split, config, self.text, before=before, again=again, progress=progress)
+        run = replace(
+            self.run,
+            split=split.fingerprint(self.dataset),
+            refit=config.training.refit,
+            seconds={"encode": 0.0, "train": round(time.monotonic() - began, 2)},
+            peak_memory_bytes=peak_memory_bytes(),
+            warnings=_shard_warnings(sharded),
+            versions=versions(),
+            hardware=hardware(),
+            lineage={},
+            shards=[asdict(record) for record in sharded.records],
+        )
+        counts_I = TrainingData(self.dataset, split.full if config.training.refit else split.train).item_counts()
+        return Recommender(self.dataset, sharded.model, config, self.text, counts_I, run, lambda: sharded.moments)
+
+    def _shards_of(self, users: Sequence[str]) -> list[int]:
+        """Return the shards that have learned from some people, and those that carry others who were forgotten."""
+        num_shards = self.config.privacy.shards
+        if num_shards == 1 or not self.config.split.everything:
+            # Where a test was held out, when it begins depends on everybody, and what each shard learned on that.
+            return list(range(num_shards))
+        return sorted({*self.run.lineage.get("carries", []), *(shard_of(user, num_shards) for user in users)})
+
+    def _sharded(self, model: Sharded, moments: Mapping[str, torch.Tensor]) -> ShardedResult:
+        return ShardedResult(model, dict(moments), [ShardRecord(**record) for record in self.run.shards])
 
     def _text_of(self, dataset: Dataset) -> tuple[ItemText | None, int]:
         """Read the text of items that are new or say something else; return also how many there were."""
@@ -354,8 +443,7 @@ class Recommender:
                 f"{config.model_name} cannot go on learning from where it was; fit it on all the data, or use weave"
             )
         model = new_model(dataset, config, text)
-        index_I = torch.from_numpy(self.dataset.items.indices_of(dataset.items.ids)).long()
-        source_I = torch.cat([torch.zeros(1, dtype=torch.long), torch.where(index_I > 0, index_I, -1)])
+        source_I = indices_in(self.dataset.items, dataset.items)
         if not isinstance(model, CountedModel):
             model.take_over(self.model, source_I)
         return model, source_I
@@ -364,15 +452,7 @@ class Recommender:
         return np.where(source_I >= 0, self.counts_I[source_I.clamp_min(0)], 0)
 
     def _carried_moments(self, model: Model, source_I: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return what the optimiser remembers in the places where the rows of tables are now."""
-        sources = model.row_sources(self.model, source_I)
-        carried = {}
-        for name, values in self.moments().items():
-            source_R = sources.get(name.rpartition(".")[0]) if values.dim() else None
-            if source_R is not None:
-                values = moved(values, source_R, values.new_zeros(len(source_R), *values.shape[1:]))
-            carried[name] = values
-        return carried
+        return carried_moments(model, self.model, source_I, self.moments())
 
     def foresee(self, log: Interactions, items: Entities | None = None) -> np.ndarray:
         """Ask for what happened since without learning it: NDCG@10 for the first new interaction of everybody.
@@ -669,10 +749,12 @@ class Recommender:
         assert self.text is not None
         size = len(dataset.items) + 1
         vectors_IE = np.zeros((size, self.text.vectors_IE.shape[1]), dtype=np.float32)
-        vectors_IE[: len(self.text.vectors_IE)] = self.text.vectors_IE
+        known_IE = self.text.vectors_IE
+        # Only where there is text: rows that are not written to take no memory.
+        np.copyto(vectors_IE[: len(known_IE)], known_IE, where=known_IE.any(axis=1, keepdims=True))
         vectors_IE[rows] = embedding_NE
         text = replace(self.text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
-        model = MODELS[self.config.model_name](self.config.model, dataset, text)
+        model = blank_model(dataset, self.config, text)
         known = len(self.dataset.items) + 1
         model.take_over(self.model, torch.cat([torch.arange(known), torch.full((size - known,), -1)]))
         counts_I = np.zeros(size, dtype=self.counts_I.dtype)
@@ -695,7 +777,7 @@ class Recommender:
         with replacing(Path(folder)) as beside, _as_os_error():
             beside.mkdir()
             (beside / "config.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
-            (beside / "metrics.json").write_text(json.dumps(asdict(self.run), indent=1), encoding="utf-8")
+            write_record(self.run, beside)
             save_file({n: t.contiguous() for n, t in self.model.state_dict().items()}, beside / "model.safetensors")
             vectors = {"popularity": torch.from_numpy(self.counts_I)}
             if isinstance(self.model, VectorModel):
@@ -750,7 +832,7 @@ class Recommender:
         if vectors is not None:
             read = text_reader(config.encoder)
             text = ItemText(vectors, ["", *item_titles(dataset.item_table)], read)
-        model = MODELS[facts["model"]](config.model, dataset, text)
+        model = blank_model(dataset, config, text)
         try:
             model.load_state_dict(weights)
         except RuntimeError:
@@ -854,6 +936,11 @@ def read_record(folder: Path) -> RunRecord:
     return RunRecord(**json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
 
 
+def write_record(run: RunRecord, folder: Path) -> None:
+    """Write how a model came about into its folder."""
+    (folder / "metrics.json").write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
+
+
 def check_replaceable(folder: Path) -> None:
     """Make sure that saving a model into a folder would replace a model or nothing.
 
@@ -870,6 +957,44 @@ def _warnings(split: Split) -> list[str]:
     if len(split.validation) < FEW_CASES:
         what = "no user" if len(split.validation) == 0 else f"only {len(split.validation)} users"
         warnings.append(f"{what} could be held out for validation; how long to train is a guess")
+    return warnings
+
+
+def _check_enough_people(dataset: Dataset, config: RunConfig) -> None:
+    if config.privacy.shards > len(dataset.users):
+        raise ConfigError(
+            f"privacy.shards is {config.privacy.shards}, and the dataset holds {len(dataset.users):,} people; each"
+            " shard learns from its own people alone, so take a few shards of many people each"
+        )
+
+
+def _shard_warnings(sharded: ShardedResult) -> list[str]:
+    num_shards, warnings = len(sharded.records), []
+    if num_empty := sum(is_blank(member) for member in sharded.model.members):
+        warnings.append(
+            f"{num_empty} of {num_shards} shards hold nobody with two interactions and have learned nothing"
+        )
+    cases = [record.validation_cases for record in sharded.records if record.validation_cases is not None]
+    if num_guessed := sum(number < FEW_CASES for number in cases):
+        warnings.append(
+            f"{num_guessed} of {num_shards} shards could hold out fewer than {FEW_CASES} cases for validation; how long"
+            " to train them is a guess, take fewer shards"
+        )
+    return warnings
+
+
+def _private_warnings(record: PrivacyRecord) -> list[str]:
+    """Say where a promise is worth little."""
+    warnings = []
+    if not record.secret_noise:
+        warnings.append(
+            "privacy.seed was given: whoever knows it can take the noise off, and nothing is promised against them"
+        )
+    if record.delta * record.people > 1:
+        warnings.append(
+            f"privacy.delta is {record.delta:.2g}, more than one over the {record.people:,} people: to let out all that"
+            " one of them did would keep that promise; choose a smaller one"
+        )
     return warnings
 
 

@@ -1,7 +1,7 @@
 """Everything that decides a fit beside the data, and the rules that fill in what the user left open."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,41 @@ import numpy as np
 from recloom.config import Tables, build, suggestion, to_table
 from recloom.dataset import Dataset, SplitConfig, split_dataset
 from recloom.errors import ConfigError
-from recloom.models import MODELS
-from recloom.training import TrainingConfig, UpdateConfig, usual_batch_size
+from recloom.models import MODELS, Model, TrainedModel, VectorModel
+from recloom.training import PrivacyConfig, TrainingConfig, UpdateConfig, usual_batch_size
 
 REPEATS_MATTER = 0.2
 """Where more than this share of interactions is with an item the user had before, seen items stay in the lists."""
+
+PRIVATE_TRAINING = {"epochs": 10, "learning_rate": 5e-3}
+"""How training under `privacy.epsilon` goes where the user does not say: every pass spends."""
+NOT_PRIVATE_TRAINING = ("teacher", "budget", "half_life_days")
+"""A teacher has learned without noise, the clock depends on how long histories are, and age on the newest of all."""
+
+
+PROFILES: Mapping[str, Tables] = {
+    "small": {
+        "model": {"embedding_dim": 64, "hidden_dim": 64, "text_dim": 64, "num_negatives": 512},
+        "training": {"batch_size": 128, "validation_cases": 1_000},
+        "encoder": {"max_tokens": 64},
+    },
+}
+"""Named sets of settings: `small` fits and serves within 1 GB of memory (benchmarks/memory.md)."""
+
+
+def profile_settings(name: str, model: str) -> Tables:
+    """Return the settings of a profile that have a meaning for a model, for `Recommender.fit` to start from.
+
+    Raises:
+        ConfigError: There is no such profile or model.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"unknown profile {name!r}; {suggestion(name, list(PROFILES))}")
+    if model not in MODELS:
+        raise ConfigError(f"unknown model {model!r}; {suggestion(model, list(MODELS))}")
+    options = {field.name for field in fields(MODELS[model].Config)}
+    profile = {table: dict(values) for table, values in PROFILES[name].items()}
+    return profile | {"model": {option: value for option, value in profile["model"].items() if option in options}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +70,7 @@ class RunConfig:
     """The model's own config class."""
     split: SplitConfig
     training: TrainingConfig
+    privacy: PrivacyConfig
     update: UpdateConfig
     encoder: EncoderConfig
     include_seen: bool
@@ -52,7 +83,7 @@ class RunConfig:
         Raises:
             ConfigError: Unknown model, table or option; a value out of range. The message suggests the nearest.
         """
-        tables = {"model", "split", "training", "update", "encoder", "recommend"}
+        tables = {"model", "split", "training", "privacy", "update", "encoder", "recommend"}
         for table in settings:
             if table not in tables:
                 raise ConfigError(f"unknown table [{table}] in the run's settings; {suggestion(table, sorted(tables))}")
@@ -68,13 +99,27 @@ class RunConfig:
             known = ", ".join(["timestamp", *dataset.context])
             raise ConfigError(f"split.request names {unknown[0]!r}, which the log does not hold; it holds {known}")
         include_seen = settings.get("recommend", {}).get("include_seen")
+        privacy = config_of(PrivacyConfig, "privacy")
+        model_defaults = dict(model_class.defaults_for(dataset, split))
+        training_defaults: dict[str, Any] = {"batch_size": usual_batch_size(dataset.num_interactions // privacy.shards)}
+        if privacy.epsilon is not None:
+            _check_private(model_class, settings)
+            assert issubclass(model_class, TrainedModel)
+            # Nothing that is kept in the model may have been read off what people did.
+            model_defaults |= {**model_class.private_defaults, **model_class.private_options}
+            training_defaults |= PRIVATE_TRAINING
+            include_seen = bool(include_seen)
         if include_seen is None:
             include_seen = _people_come_back(dataset, split)
+        training = config_of(TrainingConfig, "training", training_defaults)
+        if privacy.shards > 1:
+            _check_shards(model_class, training)
         return cls(
             model_name=model,
-            model=config_of(model_class.Config, "model", model_class.defaults_for(dataset, split)),
+            model=config_of(model_class.Config, "model", model_defaults),
             split=split,
-            training=config_of(TrainingConfig, "training", {"batch_size": usual_batch_size(dataset.num_interactions)}),
+            training=training,
+            privacy=privacy,
             update=config_of(UpdateConfig, "update"),
             encoder=config_of(EncoderConfig, "encoder"),
             include_seen=config_of(_RecommendConfig, "recommend", {"include_seen": include_seen}).include_seen,
@@ -86,6 +131,7 @@ class RunConfig:
             "model": to_table(self.model),
             "split": to_table(self.split),
             "training": to_table(self.training),
+            "privacy": to_table(self.privacy),
             "update": to_table(self.update),
             "encoder": to_table(self.encoder),
             "recommend": {"include_seen": self.include_seen},
@@ -96,6 +142,43 @@ class RunConfig:
 class _RecommendConfig:
     include_seen: bool
     """The [recommend] table."""
+
+
+def _check_shards(model_class: type[Model], training: TrainingConfig) -> None:
+    """Refuse what cannot be learned shard by shard."""
+
+    def is_able(known: type[Model]) -> bool:
+        return issubclass(known, TrainedModel) and issubclass(known, VectorModel) and known.can_resume
+
+    if not is_able(model_class):
+        able = ", ".join(name for name, known in MODELS.items() if is_able(known))
+        raise ConfigError(f"privacy.shards is for {able}; {model_class.name} is fitted whole, leave it out")
+    if training.teacher is not None:
+        raise ConfigError(
+            "training.teacher has learned from everybody, and would tell each of the privacy.shards of people in the"
+            " others; leave one of them out"
+        )
+
+
+def _check_private(model_class: type[Model], settings: Tables) -> None:
+    """Refuse what would learn from people otherwise than by noised gradients."""
+    allowed = getattr(model_class, "private_options", {})
+    if not allowed:
+        able = ", ".join(name for name, known in MODELS.items() if getattr(known, "private_options", {}))
+        raise ConfigError(f"privacy.epsilon cannot be kept by {model_class.name}; choose {able}")
+    chosen = settings.get("model", {})
+    for option, value in allowed.items():
+        if option in chosen and chosen[option] != value:
+            raise ConfigError(
+                f"model.{option} is {chosen[option]}, which would learn from counts of what people did, with no noise;"
+                f" under privacy.epsilon leave it out"
+            )
+    for option in NOT_PRIVATE_TRAINING:
+        if settings.get("training", {}).get(option) is not None:
+            raise ConfigError(
+                f"training.{option} would let people's data in another way than by noised gradients; under"
+                " privacy.epsilon leave it out"
+            )
 
 
 def _people_come_back(dataset: Dataset, split: SplitConfig) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -35,7 +36,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         if name + SCALE in stored:
             tensors[name] = tensor = tensor.float() * stored[name + SCALE][:, None]
         if name + ROWS in stored:
-            whole = torch.zeros(int(stored[name + ROWS]), tensor.shape[1])
+            # numpy's zeros take no memory before they are written to, torch's do.
+            whole = torch.from_numpy(np.zeros((int(stored[name + ROWS]), tensor.shape[1]), dtype=np.float32))
             whole[: len(tensor)] = tensor
             tensors[name] = whole
     return tensors

@@ -91,7 +91,7 @@ def test_a_compressed_model_is_smaller_and_knows_what_it_was(methods, cycle_data
     assert not (tmp_path / "smaller").exists()
 
 
-def test_a_model_of_everything_is_compressed_without_a_metric(shop, fitted, tmp_path, no_graph):
+def test_a_model_of_everything_is_compressed_without_a_metric_and_saved_once(shop, tmp_path, no_graph, monkeypatch):
     recommender = Recommender.fit(
         shop,
         settings={
@@ -102,7 +102,10 @@ def test_a_model_of_everything_is_compressed_without_a_metric(shop, fitted, tmp_
         },
     )
     recommender.save(tmp_path / "model")
+    save, saved = Recommender.save, []
+    monkeypatch.setattr(Recommender, "save", lambda self, folder: (saved.append(folder), save(self, folder)))
     compression = compress(tmp_path / "model", tmp_path / "small", ["int8"])
+    assert len(saved) == 1
     assert (compression.ndcg_before, compression.ndcg_after, compression.difference) == (None, None, None)
 
 
@@ -116,7 +119,7 @@ def test_any_model_with_an_opinion_on_steps_can_teach(shop):
     ("methods", "message"),
     [
         (["int4"], "unknown method 'int4'; did you mean int8?"),
-        ([], "no method to compress by; choose distill, prune, int8"),
+        ([], "no method to compress by; choose distill, prune, pq, int8"),
         (["int8", "int8"], "names a method twice"),
         (["prune", "distill"], "choose one of them, and int8 with it"),
     ],

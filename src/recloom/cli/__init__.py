@@ -13,6 +13,7 @@ from recloom.cli import (
     datasets,
     demo,
     disclose,
+    distill,
     doctor,
     evaluate,
     export,
@@ -42,6 +43,7 @@ app.command("demo")(demo.demo)
 app.add_typer(datasets.app, name="datasets")
 app.command("prepare")(prepare.prepare)
 app.command("adapt")(adapt.adapt)
+app.command("distill")(distill.distill)
 app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare_models)

@@ -16,8 +16,8 @@ def compress_model(
     out: Annotated[Path, typer.Option(help="Folder to write the smaller model to.")],
     method: Annotated[
         list[str],
-        typer.Option(help="distill: a small weave taught by the model; prune: fewer dimensions and units; int8: 8-bit"
-                     " weights. int8 goes with either: --method prune --method int8."),
+        typer.Option(help="distill: a small weave taught by the model; prune: fewer dimensions and units; pq: item"
+                     " vectors in codes; int8: 8-bit weights. These two go with any: --method prune --method int8."),
     ],
 ) -> None:  # fmt: skip
     """Make a model smaller, and show what that saves and what it costs."""

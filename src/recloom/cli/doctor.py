@@ -27,6 +27,7 @@ _EXTRAS = {
     "faiss": "ann",
     "implicit": "mf",
     "peft": "adapt",
+    "opacus": "privacy",
     "onnxruntime": "onnx",
     "sentence_transformers": "bench",
 }

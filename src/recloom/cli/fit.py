@@ -9,7 +9,9 @@ from recloom.cli.console import ShownProgress, console, messages, parse_duration
 from recloom.config import parse_settings, read_run_file
 from recloom.dataset import Dataset
 from recloom.lifecycle.versions import has_versions, keep
+from recloom.memory import spare_memory
 from recloom.recommender import Recommender, check_replaceable
+from recloom.run_config import profile_settings
 
 
 def fit(
@@ -20,6 +22,9 @@ def fit(
     ties: Annotated[str | None, typer.Option(help="strict or file: what equal timestamps mean.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="minilm, multilingual, hashing, none, openai:MODEL, a folder or a hub name.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="small: settings with which fitting and serving take less than 1 GB of memory.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Learn from everything in the end, to serve.")] = False,
     budget: Annotated[str | None, typer.Option(help="Most time to train: 90s, 10m, 1h.")] = None,
@@ -32,6 +37,13 @@ def fit(
     """Train a model. Ctrl-C keeps the best so far; after a kill, the same command goes on where it was."""
     tables = read_run_file(config) if config else {}
     recorded = tables.pop("recloom", {})  # a model's own config.toml is a run file too
+    name = model or recorded.get("model", "weave")
+    if profile:
+        spare_memory()
+        settings_of_profile = profile_settings(profile, name)
+        tables = {
+            table: settings_of_profile.get(table, {}) | tables.get(table, {}) for table in settings_of_profile | tables
+        }
     if not has_versions(out):
         check_replaceable(out)
     short: dict[str, dict[str, Any]] = {
@@ -51,7 +63,7 @@ def fit(
     with ShownProgress() as progress:
         recommender = Recommender.fit(
             Dataset.open(dataset),
-            model or recorded.get("model", "weave"),
+            name,
             settings=tables,
             checkpoint=checkpoint,
             progress=progress,
@@ -76,6 +88,11 @@ def show_fit(recommender: Recommender) -> None:
         parts.append(f"best epoch {run.best_epoch} of {len(run.curve)}, stopped by {run.stopped}")
     if run.validation_ndcg_at_10 is not None:
         parts.append(f"validation NDCG@10 {run.validation_ndcg_at_10:.4f}")
+    if run.privacy:
+        parts.append(
+            f"private: epsilon {run.privacy['epsilon']:.2f} at delta {run.privacy['delta']:.1e} for each of"
+            f" {run.privacy['people']:,} people, in the weights and not in the data beside them"
+        )
     if config.include_seen:
         parts.append("seen items stay in the lists, as people here come back to them")
     console.print("; ".join(parts) + ".", soft_wrap=True)

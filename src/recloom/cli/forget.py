@@ -10,7 +10,7 @@ from recloom.cli.live_store import database_of, opened_store
 from recloom.dataset import Dataset
 from recloom.errors import ConfigError
 from recloom.files import current_folder, recover
-from recloom.lifecycle.forgetting import Receipt, Removal, read_key
+from recloom.lifecycle.forgetting import Receipt, Removal, RetrainedShards, read_key
 from recloom.lifecycle.forgetting import forget as forget_people
 
 
@@ -49,9 +49,19 @@ def forget(
         console.print(f"{removal.where}: {what}", soft_wrap=True, markup=False)
     if receipt.weights == "carry":
         console.print(f"The weights still carry what they learned. Next: recloom forget {model}", soft_wrap=True)
+    elif receipt.shards is not None:
+        console.print(_said_of_shards(receipt.shards), soft_wrap=True)
     else:
         console.print("The model was trained without them.")
     console.print(f"Receipt: {path}. Check it with: recloom forget {model} --check {path}", soft_wrap=True)
+
+
+def _said_of_shards(retrained: RetrainedShards) -> str:
+    names, number = ", ".join(map(str, retrained.shards)), retrained.num_shards
+    which = f"shard {names} of {number} was" if len(retrained.shards) == 1 else f"shards {names} of {number} were"
+    if len(retrained.shards) == number:
+        return f"All {number} shards were trained without them."
+    return f"Trained without them: {which}, {retrained.work:.1%} of the work; the others never learned from them."
 
 
 def _forget_in_database(address: str | None, users: list[str], model: Path) -> tuple[list[Removal], list[str]]:

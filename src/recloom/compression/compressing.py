@@ -13,18 +13,20 @@ from recloom.compression.folding import fold_text
 from recloom.compression.measuring import CUTOFF, Costs, measure
 from recloom.compression.onnx_export import can_export, write_graph
 from recloom.compression.pruning import prune
+from recloom.compression.quantizing import quantize
 from recloom.compression.teaching import distill, fine_tune
 from recloom.config import suggestion
 from recloom.dataset import split_dataset
 from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.files import replacing, write_checksums
+from recloom.models import Sharded
 from recloom.models.weave import Weave
-from recloom.recommender import Recommender, check_replaceable
+from recloom.recommender import Recommender, check_replaceable, write_record
 from recloom.tensor_files import save_compact
 from recloom.training import Progress
 
-METHODS = ("distill", "prune", "int8")
+METHODS = ("distill", "prune", "pq", "int8")
 METRIC = f"NDCG@{CUTOFF}"
 
 
@@ -55,7 +57,8 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
     Args:
         model: Folder of a fitted model.
         out: Folder to write to, which takes the place of an earlier model there.
-        methods: Of `METHODS`, in the order in which they are applied; `int8` is the form in which the rest is stored.
+        methods: Of `METHODS`, in the order in which they are applied; `pq` and `int8`
+            are forms in which the rest is stored.
         progress: Told about training.
 
     Raises:
@@ -74,7 +77,7 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
     before, ndcg_before_B = _measured(recommender, model), _ndcg(recommender)
     smaller = _without_memory(_smaller(recommender, methods, progress))
     with replacing(out) as beside:
-        _write(smaller, beside, int8="int8" in methods)
+        _write(smaller, beside, methods)
         written = Recommender.load(beside)
         after, ndcg_after_B = _measured(written, beside), _ndcg(written)
         compression = Compression(list(methods), before, after)
@@ -85,8 +88,9 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
                 ndcg_after=float(ndcg_after_B.mean()),
                 difference=paired_difference(ndcg_after_B, ndcg_before_B),
             )
-        smaller.run = replace(smaller.run, lineage=smaller.run.lineage | {"compression": compression.to_json()})
-        _write(smaller, beside, int8="int8" in methods)
+        lineage = smaller.run.lineage | {"compression": compression.to_json()}
+        write_record(replace(smaller.run, lineage=lineage), beside)
+        write_checksums(beside)
     return compression
 
 
@@ -105,15 +109,18 @@ def _check(methods: Sequence[str]) -> None:
 def _smaller(recommender: Recommender, methods: Sequence[str], progress: Progress | None) -> Recommender:
     """Apply the methods that change the model."""
     if "distill" in methods:
-        return fold_text(distill(recommender, progress))
+        smaller = fold_text(distill(recommender, progress))
+        return quantize(smaller) if "pq" in methods else smaller
     if not isinstance(recommender.model, Weave):
+        shards = " with privacy.shards" if isinstance(recommender.model, Sharded) else ""
         raise ConfigError(
-            f"{recommender.config.model_name} cannot be compressed by {', '.join(methods)}, weave can; distill it, or"
-            " fit a weave"
+            f"{recommender.config.model_name}{shards} cannot be compressed by {', '.join(methods)}, weave can; distill"
+            " it, or fit a weave"
         )
     if "prune" in methods:
         recommender = fine_tune(recommender, prune(recommender), progress)
-    return fold_text(recommender)
+    smaller = fold_text(recommender)
+    return quantize(smaller) if "pq" in methods else smaller
 
 
 def _without_memory(smaller: Recommender) -> Recommender:
@@ -121,14 +128,14 @@ def _without_memory(smaller: Recommender) -> Recommender:
     return Recommender(smaller.dataset, smaller.model, smaller.config, smaller.text, smaller.counts_I, smaller.run)
 
 
-def _write(recommender: Recommender, folder: Path, *, int8: bool) -> None:
+def _write(recommender: Recommender, folder: Path, methods: Sequence[str]) -> None:
     """Save a model, then store its tensors in fewer bytes; what popularity makes of item vectors is not kept twice."""
     recommender.save(folder)
     for name in ("model.safetensors", "item_text.safetensors"):
         if (folder / name).exists():
-            save_compact(load_file(folder / name), folder / name, int8=int8)
+            save_compact(load_file(folder / name), folder / name, int8="int8" in methods)
     counts = load_file(folder / "item_vectors.safetensors")
-    if int8:
+    if "int8" in methods or "pq" in methods:
         counts.pop("vectors")  # one product away, and as large again as the model
     save_compact(counts, folder / "item_vectors.safetensors", int8=False)
     write_checksums(folder)

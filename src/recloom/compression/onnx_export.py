@@ -15,7 +15,7 @@ from recloom.dataset import PADDING_INDEX, CategoryColumn, Dataset, Histories, g
 from recloom.encoders.onnx_int8 import quiet
 from recloom.errors import ConfigError, MissingExtraError, RecloomError
 from recloom.files import replacing, write_checksums
-from recloom.models import Ranker
+from recloom.models import Ranker, Sharded
 from recloom.models.circumstances import Circumstances
 from recloom.models.weave import Weave
 from recloom.recommender import Recommender
@@ -79,9 +79,10 @@ def export_onnx(recommender: Recommender, folder: Path) -> Parity:
     if not can_export():
         raise MissingExtraError("onnx", "exporting a model")
     if not isinstance(recommender.model, Weave):
+        shards = " with privacy.shards" if isinstance(recommender.model, Sharded) else ""
         raise ConfigError(
-            f"{recommender.config.model_name} cannot be exported, weave can; fit it with: recloom fit DATASET --out"
-            " MODEL --model weave"
+            f"{recommender.config.model_name}{shards} cannot be exported, weave can; fit it with: recloom fit DATASET"
+            " --out MODEL --model weave"
         )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CATALOGUE).exists()):
         raise ConfigError(f"{folder} holds something that is not an export, and would be replaced; choose another")

@@ -66,6 +66,11 @@ def _taught(recommender: Recommender, pupil: Weave, config: RunConfig, progress:
 
 def _learned_from(recommender: Recommender) -> TrainingData:
     """Return what the model was fitted on in the end; nothing of the test."""
+    if recommender.run.privacy:
+        raise ConfigError(
+            "the model was fitted with privacy.epsilon, and distilling or pruning it would learn without noise; use"
+            " --method int8, or fit a smaller one"
+        )
     split = split_dataset(recommender.dataset, recommender.config.split)
     return TrainingData(recommender.dataset, split.full if recommender.run.refit else split.train)
 
@@ -83,6 +88,6 @@ def _pupil_config(recommender: Recommender) -> RunConfig:
         taught = to_table(model.config) | sizes | {"dropout": model.config.dropout / 2}
         return replace(config, model=Weave.Config(**taught))
     if isinstance(model, TrainedModel) and isinstance(model, VectorModel):
-        tables = config.to_toml() | {"model": sizes | {"max_length": model.max_length}}
+        tables = config.to_toml() | {"model": sizes | {"max_length": model.max_length}, "privacy": {}}
         return RunConfig.resolve("weave", recommender.dataset, tables)
     raise ConfigError(f"{config.model_name} has no opinion on single steps, so it cannot teach; distill a weave")

@@ -13,6 +13,7 @@ from recloom.dataset.sequences import (
     neighbouring_pairs,
     windows,
 )
+from recloom.dataset.sharding import dataset_part, shard_of, shard_positions
 from recloom.dataset.splits import (
     PROTOCOLS,
     SECONDS_PER_DAY,
@@ -48,12 +49,15 @@ __all__ = [
     "Ties",
     "Vocabulary",
     "context_value",
+    "dataset_part",
     "expand_ranges",
     "gather",
     "grow",
     "histories_from_interactions",
     "log_of",
     "neighbouring_pairs",
+    "shard_of",
+    "shard_positions",
     "split_dataset",
     "unknown_value",
     "windows",

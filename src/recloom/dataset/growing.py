@@ -71,20 +71,35 @@ def grow(dataset: Dataset, log: Interactions | None, items: Entities | None, use
 def without(dataset: Dataset, *, users: Sequence[str] = (), items: Sequence[str] = ()) -> Dataset:
     """Return a dataset in which some people, or some items, and all that happened with them, never were.
 
+    An item that nobody else had, and of which the catalogue says nothing, was known from these people alone, and
+    leaves with them.
+
     Raises:
         DataError: Nothing would be left.
     """
-    log = log_of(dataset).filter(
-        ~pl.col("user_id").cast(pl.String).is_in(users), ~pl.col("item_id").cast(pl.String).is_in(items)
-    )
+    everything = log_of(dataset)
+    is_theirs = pl.col("user_id").cast(pl.String).is_in(users)
+    log = everything.filter(~is_theirs, ~pl.col("item_id").cast(pl.String).is_in(items))
     if log.is_empty():
         raise DataError("nothing would be left of the log; delete the dataset and its models instead")
+    had = set(everything.filter(is_theirs)["item_id"].unique()) - set(log["item_id"].unique())
+    only_theirs = pl.col("item_id").is_in(list(had)) & says_nothing(dataset.item_table)
     return _stored(
         dataset,
         log,
-        dataset.item_table.filter(~pl.col("item_id").is_in(items)),
+        dataset.item_table.filter(~pl.col("item_id").is_in(items), ~only_theirs),
         dataset.user_table.filter(~pl.col("user_id").is_in(users)),
     )
+
+
+def says_nothing(catalogue: pl.DataFrame) -> pl.Series:
+    """Return which rows have nothing but their id, as those of items that only the log knows."""
+    empty = [
+        pl.col(name).is_null() | ((pl.col(name) == "") if dtype == pl.String else pl.lit(False))
+        for name, dtype in catalogue.schema.items()
+        if name != "item_id"
+    ]
+    return catalogue.select(pl.all_horizontal(pl.col("item_id").is_not_null(), *empty)).to_series()
 
 
 def log_of(dataset: Dataset) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from recloom.dataset import Dataset, SplitConfig, neighbouring_pairs, split_data
 from recloom.encoders.encoder import Progress
 from recloom.encoders.loading import model_folder
 from recloom.encoders.pipeline import Pipeline
-from recloom.encoders.pooled_model import load_pooled_model, quiet_transformers
+from recloom.encoders.pooled_model import load_pooled_model, pool, quiet_transformers
 from recloom.encoders.text import item_texts, suggest_encoder
 from recloom.errors import ConfigError, MissingExtraError, TrainingError
 from recloom.files import replacing
@@ -135,7 +135,7 @@ def adapt_encoder(
             truncation=True, max_length=config.max_tokens, padding=True, return_tensors="pt",
         )  # fmt: skip
         hidden_TLE = adapted(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        return _pool(hidden_TLE, batch["attention_mask"], pipeline)
+        return pool(hidden_TLE, batch["attention_mask"], pipeline)
 
     losses = _train(read, optimizer, parameters, pairs_P2, config, progress)
     with replacing(out) as beside:
@@ -208,12 +208,3 @@ def _contrast(vectors_TE: Tensor, position_B2: Tensor, temperature: float) -> Te
         others_BT[torch.arange(len(answer_B)), answer_B] = False
         losses.append(functional.cross_entropy(score_TT[asked_B].masked_fill(others_BT, -math.inf), answer_B))
     return torch.stack(losses).mean()
-
-
-def _pool(hidden_TLE: Tensor, mask_TL: Tensor, pipeline: Pipeline) -> Tensor:
-    if pipeline.pooling == "mean":
-        weight_TL1 = mask_TL[..., None].to(hidden_TLE)
-        return (hidden_TLE * weight_TL1).sum(dim=1) / weight_TL1.sum(dim=1)
-    if pipeline.pooling == "cls":
-        return hidden_TLE[:, 0]
-    return hidden_TLE[torch.arange(len(mask_TL)), mask_TL.sum(dim=1) - 1]

@@ -50,7 +50,7 @@ class LanguageModelEncoder:
         int8: bool = False,
         device: str = "cpu",
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = Lock()
         self._device = "cpu" if int8 else device
         self._int8 = int8
@@ -70,7 +70,7 @@ class LanguageModelEncoder:
         vectors_NE = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
         done = 0
         with self._lock:  # loading, and the number of threads, are not to be shared
-            tokens = self._tokenize(texts)
+            tokens = self.tokenize(texts)
             batches = list(_batches_of_one_length(tokens))
             token_batches = [np.array([tokens[row] for row in rows]) for rows in batches]
             for rows, vectors_BE in zip(batches, self._read_all(token_batches), strict=True):
@@ -80,7 +80,11 @@ class LanguageModelEncoder:
                     progress(done, len(texts))
         return vectors_NE
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    def release(self) -> None:
+        """Let go of the model's weights; they are loaded again when a text is to be read."""
+        self.__dict__.pop("_read", None)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, at least one."""
         if not texts:
             return []
@@ -119,20 +123,20 @@ class LanguageModelEncoder:
         if self._int8:
             from recloom.encoders.onnx_int8 import load_int8
 
-            return load_int8(self._folder, self._pipeline, self._digest)
+            return load_int8(self.folder, self._pipeline, self._digest)
         from recloom.encoders.pooled_model import load_pooled_model, reader
 
-        return reader(load_pooled_model(self._folder, self._pipeline), self._device)
+        return reader(load_pooled_model(self.folder, self._pipeline), self._device)
 
     @cached_property
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
+            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         except Exception as error:  # transformers raises whatever a damaged file leads to
             raise ArtifactError(
-                f"the tokenizer in the encoder folder {self._folder} cannot be read ({error}); save it there again"
+                f"the tokenizer in the encoder folder {self.folder} cannot be read ({error}); save it there again"
             ) from error
 
 

@@ -75,6 +75,16 @@ def reader(model: PooledModel, device: str) -> Callable[[np.ndarray], np.ndarray
     return read
 
 
+def pool(hidden_TLE: Tensor, mask_TL: Tensor, pipeline: Pipeline) -> Tensor:
+    """Return the vectors of texts that were padded to one length, not normalised; shape (T, E)."""
+    if pipeline.pooling == "mean":
+        weight_TL1 = mask_TL[..., None].to(hidden_TLE)
+        return (hidden_TLE * weight_TL1).sum(dim=1) / weight_TL1.sum(dim=1)
+    if pipeline.pooling == "cls":
+        return hidden_TLE[:, 0]
+    return hidden_TLE[torch.arange(len(mask_TL)), mask_TL.sum(dim=1) - 1]
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing progress bars and reporting on weights, for as long as this lasts."""

@@ -2,7 +2,8 @@
 
 First the data goes: the person's interactions leave the model's dataset and every older version goes with its files.
 Then the weights: the model is trained again from nothing on what is left, which is exact, because nothing of the person
-has a part in it. In between the weights still carry what they learned, and the receipt says so.
+has a part in it. Where people are dealt over shards, that is the member of their shard alone, since they had no part in
+the others. In between the weights still carry what they learned, and the receipt says so.
 """
 
 import hashlib
@@ -11,10 +12,9 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -35,6 +35,17 @@ class Removal:
 
 
 @dataclass(frozen=True)
+class RetrainedShards:
+    """Which parts of a model that deals people over shards were trained again."""
+
+    shards: list[int]
+    """Their numbers, from 1."""
+    num_shards: int
+    work: float
+    """Interactions that were learned again, as a share of all."""
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What was done about somebody, without saying who it was."""
 
@@ -48,8 +59,10 @@ class Receipt:
     """`retrained`, or `carry` while they have yet to be."""
     first_version_without: str
     """SHA-256 of the checksums of the first model that was trained without them; "" while there is none."""
+    shards: RetrainedShards | None = None
+    """None where a model was trained again whole, or not yet."""
     signature: str = ""
-    """HMAC-SHA256 of all other fields as JSON with sorted keys and no spaces."""
+    """HMAC-SHA256 of all other fields, but for those that are null, as JSON with sorted keys and no spaces."""
 
     def signed(self, key: bytes) -> "Receipt":
         """Return the receipt with its signature."""
@@ -63,7 +76,10 @@ class Receipt:
     def from_json(cls, text: str) -> "Receipt":
         """Read what was written."""
         fields = json.loads(text)
-        return cls(**{**fields, "removed": [Removal(**one) for one in fields["removed"]]})
+        fields["removed"] = [Removal(**one) for one in fields["removed"]]
+        if fields.get("shards"):
+            fields["shards"] = RetrainedShards(**fields["shards"])
+        return cls(**fields)
 
 
 def forget(
@@ -107,18 +123,18 @@ def forget(
             gone = before.dataset.num_interactions - after.dataset.num_interactions
             removed.append(Removal(f"model {folder.name}", gone))
             removed += [Removal(f"model {folder.name}, version {name}", 0) for name in replace_all(after, folder)]
-        weights = "carry" if after.run.lineage.get("carries") else "retrained"
-        if weights == "carry" and retrain:
-            config = before.config
-            replace_all(
-                Recommender.fit(after.dataset, config.model_name, settings=config.to_toml(), progress=progress), folder
-            )
-            weights = "retrained"
+        carries = after.run.lineage.get("carries", [])
+        shards = None
+        if carries and retrain:
+            again = after.fit_again(before.config, progress)
+            replace_all(again, folder)
+            shards = _retrained(again, carries)
+        weights = "carry" if carries and not retrain else "retrained"
         version = "" if weights == "carry" else file_digest(current_folder(folder) / CHECKSUMS)
         make_key(_key_path(folder))
         key = read_key(folder)
         people = [_mac(key, user.encode()) for user in users]
-        receipt = Receipt(uuid.uuid4().hex, int(time.time()), people, removed, weights, version).signed(key)
+        receipt = Receipt(uuid.uuid4().hex, int(time.time()), people, removed, weights, version, shards).signed(key)
         path = folder.with_name(f"{folder.name}.receipts") / f"{receipt.number}.json"
         with replacing(path) as beside:
             beside.write_text(json.dumps(asdict(receipt), indent=1), encoding="utf-8")
@@ -128,6 +144,14 @@ def forget(
 def read_key(folder: Path) -> bytes:
     """Return the key that the receipts of a model are signed with."""
     return bytes.fromhex(_key_path(folder).read_text(encoding="utf-8").strip())
+
+
+def _retrained(again: Recommender, carried: Sequence[int]) -> RetrainedShards | None:
+    interactions = [record["interactions"] for record in again.run.shards]
+    if not interactions:
+        return None
+    work = sum(interactions[number] for number in carried) / sum(interactions)
+    return RetrainedShards([number + 1 for number in carried], len(interactions), round(work, 4))
 
 
 def _forget_in_dataset(folder: Path, users: Sequence[str]) -> int:
@@ -144,7 +168,8 @@ def _forget_in_dataset(folder: Path, users: Sequence[str]) -> int:
 
 
 def _canonical(receipt: Receipt) -> bytes:
-    fields: Mapping[str, Any] = {name: value for name, value in asdict(receipt).items() if name != "signature"}
+    # A field that is null was no field yet where a receipt is older, and that one stays genuine.
+    fields = {n: value for n, value in asdict(receipt).items() if n != "signature" and value is not None}
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -28,6 +28,7 @@ from recloom.models.interface import (
 )
 from recloom.models.lm_fusion import LMFusion
 from recloom.models.ranking import Ranker, Rankings
+from recloom.models.sharded import Sharded
 from recloom.models.teacher import Teacher
 from recloom.models.weave import Weave
 
@@ -62,6 +63,7 @@ __all__ = [
     "Popular",
     "Ranker",
     "Rankings",
+    "Sharded",
     "Span",
     "Teacher",
     "TrainedModel",

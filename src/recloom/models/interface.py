@@ -191,17 +191,27 @@ class TrainedModel(Model):
 
     can_resume: ClassVar[bool] = False
     """Whether it can go on learning when users and items have been added."""
+    private_options: ClassVar[Mapping[str, Any]] = {}
+    """Options under which all it learns from people goes through the gradients of `loss`, for training under
+    `privacy.epsilon`, which allows no other values of them. Empty: it cannot be trained so."""
+    private_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What the options that `defaults_for` reads off people's data are under `privacy.epsilon`."""
+
+    def prepare_privately(self) -> None:
+        """Prepare as `prepare` does, from the catalogue alone: nothing of what people did is looked at."""
+        raise NotImplementedError  # whoever has private_options has this too
 
     def prepare(self, data: TrainingData) -> None:
         """Take from the data what training needs beforehand, for instance how often each item occurs."""
 
-    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, was_there_I: Tensor) -> None:
         """Choose what gradient steps do not learn, by what validation asked and what the answers were.
 
         Args:
             histories: Validation histories, none of them empty.
             target_B: The item that followed each.
             include_seen: Whether items of a history may be recommended again.
+            was_there_I: Whether anybody had taken an item when validation ended, shape (I,).
         """
 
     def resume(self, data: TrainingData) -> None:

@@ -17,6 +17,8 @@ DAYS = (1.0, 7.0, 30.0, 90.0, np.inf)
 """Windows before the end of training in which interactions are counted."""
 STEPS = 40
 """Steps of the optimiser that finds the weights; it is there long before."""
+CASES_AT_ONCE = 64
+"""Validation cases whose scores are weighed together, so that memory is not that of all, several times over."""
 PENALTY = 2.0
 """Ridge on the weights, in cases: with few validation cases, popularity matters little unless they agree."""
 
@@ -63,20 +65,27 @@ class PopularityPrior(nn.Module):
         """
         known_BG = _what_is_known(request).to(similarity_BC)
         features_CP = self.features_IP[candidate_C].to(similarity_BC)
-        forbidden_BC = similarity_BC == -torch.inf
-        possible_BC = similarity_BC.masked_fill(forbidden_BC, 0.0)  # infinity times a weight has no gradient
         weight_GP = torch.zeros_like(self.weight_GP, requires_grad=True)
         optimizer = torch.optim.LBFGS([weight_GP], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-        def loss_and_gradient() -> Tensor:
-            optimizer.zero_grad()
-            weight_BP = known_BG @ weight_GP
+        def surprise(some: slice) -> Tensor:
+            forbidden_BC = similarity_BC[some] == -torch.inf
+            possible_BC = similarity_BC[some].masked_fill(forbidden_BC, 0.0)  # infinity times a weight has no gradient
+            weight_BP = known_BG[some] @ weight_GP
             score_BC = possible_BC * weight_BP[:, :1].exp() + weight_BP[:, 1:] @ features_CP.T
             score_BC = score_BC.masked_fill(forbidden_BC, -torch.inf)
-            ridge = PENALTY / len(target_position_B) * weight_GP.square().sum()
-            loss = functional.cross_entropy(score_BC, target_position_B) + ridge
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
+            return functional.cross_entropy(score_BC, target_position_B[some], reduction="sum")
+
+        def loss_and_gradient() -> Tensor:
+            optimizer.zero_grad()
+            num_cases = len(target_position_B)
+            total = PENALTY / num_cases * weight_GP.square().sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            for begin in range(0, num_cases, CASES_AT_ONCE):
+                loss = surprise(slice(begin, begin + CASES_AT_ONCE)) / num_cases
+                loss.backward()  # type: ignore[no-untyped-call]
+                total = total.detach() + loss.detach()
+            return total
 
         optimizer.step(loss_and_gradient)  # type: ignore[no-untyped-call]
         self.weight_GP = weight_GP.detach()

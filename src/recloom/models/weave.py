@@ -4,6 +4,7 @@ Shapes: B histories, L steps, N targets, C negatives, I catalogue (with the padd
 queries, H width of the network.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,9 +16,19 @@ from torch.nn import functional
 from recloom.dataset import PADDING_INDEX, Dataset, Histories, SplitConfig, split_dataset, unknown_value
 from recloom.errors import ConfigError
 from recloom.models.circumstances import Circumstances, Moments, events_of, requests_of
+from recloom.models.coded_items import CodedItems
 from recloom.models.cooccurrence import cooccurrence_vectors
 from recloom.models.dropout import Dropout
-from recloom.models.interface import ItemText, Model, Span, TrainedModel, TrainingData, VectorModel, usual_length
+from recloom.models.interface import (
+    ItemText,
+    Model,
+    Scorer,
+    Span,
+    TrainedModel,
+    TrainingData,
+    VectorModel,
+    usual_length,
+)
 from recloom.models.item_vectors import Fusion, ItemVectors
 from recloom.models.losses import LOSSES
 from recloom.models.negatives import Negatives, Sampling
@@ -37,6 +48,8 @@ OFTEN_TAKEN = 100
 SMALL_CATALOGUE = 4_000
 """Items that are all used as negatives."""
 HISTORIES_AT_ONCE = 512
+ITEMS_AT_ONCE = 16_384
+"""Coded item vectors that are decoded together."""
 MOST_CANDIDATES = 20_000
 """Items that decide how much popularity counts; a larger catalogue is sampled."""
 CONTEXT_DROPOUT = 0.5
@@ -133,6 +146,18 @@ class Weave(TrainedModel, VectorModel):
     name = "weave"
     Config = WeaveConfig
     can_resume = True
+    private_options = {"warm_start": False, "popularity": False, "sampling": "uniform"}
+    # Small: noise goes by the number of parameters, and a step takes one person at a time (benchmarks/privacy.md).
+    private_defaults = {
+        "network": "gru",
+        "fusion": "sum",
+        "embedding_dim": 64,
+        "hidden_dim": 64,
+        "text_dim": 64,
+        "max_length": 20,
+        "dropout": 0.0,
+        "num_negatives": 256,
+    }
     search_space = {
         "model.network": ["gru", "sasrec", "hstu"],
         "model.embedding_dim": [128, 256, 512],
@@ -186,6 +211,7 @@ class Weave(TrainedModel, VectorModel):
     def prepare(self, data: TrainingData) -> None:
         counts_I = torch.from_numpy(data.item_counts())
         for tower in self._towers:
+            assert isinstance(tower.items, ItemVectors)
             tower.items.prepare(counts_I > 0)
             tower.circumstances.prepare(data)
             if tower.request is not None:
@@ -193,9 +219,18 @@ class Weave(TrainedModel, VectorModel):
         if self.config.warm_start:
             vectors_ID = cooccurrence_vectors(data, self.config.embedding_dim)
             for tower in self._towers:
+                assert isinstance(tower.items, ItemVectors)
                 tower.items.start_from(vectors_ID)
         self.prior.prepare(data)
         self._negatives = Negatives(counts_I, self.config.sampling, self.config.num_negatives)
+
+    def prepare_privately(self) -> None:
+        # Every item of the catalogue counts as seen, once: which of them somebody took is not to be told.
+        is_item_I = torch.arange(self.num_items + 1) != PADDING_INDEX
+        for tower in self._towers:
+            assert isinstance(tower.items, ItemVectors)
+            tower.items.prepare(is_item_I)
+        self._negatives = Negatives(is_item_I.long(), "uniform", self.config.num_negatives)
 
     def resume(self, data: TrainingData) -> None:
         counts_I = torch.from_numpy(data.item_counts())
@@ -218,15 +253,42 @@ class Weave(TrainedModel, VectorModel):
                 sources |= {f"{place}.to_behavior.{name}": source_R for name in ("weight", "bias")}
         return sources
 
-    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
+    @property
+    def is_coded(self) -> bool:
+        """Whether item vectors are codes (`CodedItems`), which are decoded when they are asked for."""
+        return any(isinstance(tower.items, CodedItems) for tower in self._towers)
+
+    def take_over(self, other: Model, source_I: Tensor) -> None:
+        before = [tower.items for tower in self._towers]
+        self._take_form(other.state_dict())
+        super().take_over(other, source_I)
+        new_N = (source_I < 0).nonzero().squeeze(1)
+        for items, tower in zip(before, self._towers, strict=True):
+            if isinstance(tower.items, CodedItems) and isinstance(items, ItemVectors) and tower.items.reads_text:
+                tower.items.read(new_N, items._text_IE[new_N])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        self._take_form(state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _take_form(self, state: Mapping[str, Tensor]) -> None:
+        """Hold item vectors in codes where a state does."""
+        for number, tower in enumerate(self._towers):
+            centroid_MKW = state.get(f"towers.{number}.items.centroid_MKW")
+            if centroid_MKW is not None and isinstance(tower.items, ItemVectors):
+                tower.items = CodedItems(self.num_items, centroid_MKW, tower.items)
+
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, was_there_I: Tensor) -> None:
         if not self.config.popularity:
             return
         self.eval()
-        num_items = len(self.prior.features_IP) - 1
-        shuffled = torch.randperm(num_items, generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES] + 1
+        # What nobody had taken by then may have come later: counted as unwanted, it would put new items behind.
+        there = was_there_I.nonzero().squeeze(1)
+        order = torch.randperm(len(there), generator=torch.Generator().manual_seed(0))
+        shuffled = there[order[:MOST_CANDIDATES]]
         candidate_C = torch.unique(torch.cat([shuffled, target_B]))
         score_BC = self._similarity(histories, candidate_C)
-        if num_items > MOST_CANDIDATES:
+        if len(there) > MOST_CANDIDATES:
             # A target that was not drawn counts in its own case alone: else what is taken often is drawn more often.
             undrawn_C = ~torch.isin(candidate_C, shuffled)
             score_BC[undrawn_C & (candidate_C != target_B[:, None])] = -torch.inf
@@ -239,17 +301,20 @@ class Weave(TrainedModel, VectorModel):
         possible_B = score_BC[torch.arange(len(target_B)), position_B] > -torch.inf
         if possible_B.any():
             asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
-            self.prior.fit(score_BC[possible_B], candidate_C, position_B[possible_B], requests_of(asked))
+            if not possible_B.all():
+                score_BC = score_BC[possible_B]
+            self.prior.fit(score_BC, candidate_C, position_B[possible_B], requests_of(asked))
 
     @torch.no_grad()
     def _similarity(self, histories: Histories, candidate_C: Tensor) -> Tensor:
         """Return query times item without popularity, shape (B, C)."""
         items_DC = self.similarity_vectors()[candidate_C].T
-        parts = []
+        score_BC = items_DC.new_empty(len(histories), len(candidate_C))
         for begin in range(0, len(histories), HISTORIES_AT_ONCE):
-            some = histories.rows(np.arange(begin, min(begin + HISTORIES_AT_ONCE, len(histories))))
-            parts.append(torch.cat([tower.queries(some) for tower in self._towers], dim=1) @ items_DC)
-        return torch.cat(parts)
+            some = np.arange(begin, min(begin + HISTORIES_AT_ONCE, len(histories)))
+            queries = [tower.queries(histories.rows(some)) for tower in self._towers]
+            score_BC[begin : begin + len(some)] = torch.cat(queries, dim=1) @ items_DC
+        return score_BC
 
     def tune_like(self, other: TrainedModel) -> None:
         assert isinstance(other, Weave)
@@ -266,6 +331,25 @@ class Weave(TrainedModel, VectorModel):
     def similarity_vectors(self, rows_N: Tensor | None = None) -> Tensor:
         rows_N = torch.arange(self.num_items + 1, device=self.prior.features_IP.device) if rows_N is None else rows_N
         return torch.cat([tower.item_vectors(rows_N) for tower in self._towers], dim=1)
+
+    def scorer(self) -> Scorer:
+        if not self.is_coded:
+            return super().scorer()
+        return lambda histories: self._products(self.queries(histories), self.item_vectors)
+
+    def similarity(self, item_index: int) -> Tensor:
+        if not self.is_coded:
+            return super().similarity(item_index)
+
+        def unit_vectors(rows_N: Tensor) -> Tensor:
+            return functional.normalize(self.similarity_vectors(rows_N), dim=1)
+
+        return self._products(unit_vectors(torch.tensor([item_index])), unit_vectors)[0]
+
+    def _products(self, query_BD: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return query times item for all items, which are never decoded all at once; shape (B, I)."""
+        parts = torch.split(torch.arange(self.num_items + 1), ITEMS_AT_ONCE)
+        return torch.cat([query_BD @ vectors_of(rows_N).T for rows_N in parts], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
         query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
@@ -287,6 +371,11 @@ class Weave(TrainedModel, VectorModel):
         self._teacher = teacher
 
     def loss(self, histories: Histories) -> Tensor:
+        if self.is_coded:
+            raise ConfigError(
+                "the item vectors of this model are stored in codes, which cannot be trained; update the model it was"
+                " compressed from, and compress that again"
+            )
         losses = [tower.loss(histories, self._negatives, self._teacher) for tower in self._towers]
         return torch.stack(losses).sum()
 
@@ -298,6 +387,7 @@ class Tower(nn.Module):
         super().__init__()
         self.config = config
         width = config.embedding_dim
+        self.items: ItemVectors | CodedItems
         self.items = ItemVectors(len(dataset.items), width, fusion, text_IE, config.text_dim, config.id_dropout)
         self.circumstances = Circumstances(dataset, width, of_requests=False)
         self.request = Circumstances(dataset, 2 * width, of_requests=True) if config.request else None

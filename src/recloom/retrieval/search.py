@@ -14,6 +14,7 @@ from recloom.dataset import Histories
 from recloom.models import Model, VectorModel
 from recloom.models.ranking import fixed_copy
 from recloom.retrieval.approximate import ApproximateIndex
+from recloom.retrieval.item_table import CodedTable, item_table
 
 MARGIN = 32
 """Candidates beyond those asked for: single precision may order the last of them otherwise than double."""
@@ -72,16 +73,20 @@ class Search:
         self.index: ApproximateIndex | None = None
         with torch.no_grad():
             if isinstance(self.model, VectorModel):
-                self._exact_ID = self.model.item_vectors().contiguous()
-                self._fast_ID = self._exact_ID.float()
-                self._longest = float(self._exact_ID.norm(dim=1).max())
+                self._table = item_table(self.model)
             else:
                 self._score = self.model.scorer()
 
     @property
+    def is_coded(self) -> bool:
+        """Whether item vectors are codes, which are looked at one by one."""
+        return isinstance(self.model, VectorModel) and isinstance(self._table, CodedTable)
+
+    @property
     def item_vectors(self) -> np.ndarray | None:
         """Item vectors in single precision; None for a model that has none."""
-        return self._fast_ID.numpy() if isinstance(self.model, VectorModel) else None
+        with torch.no_grad():
+            return self._table.whole().numpy() if isinstance(self.model, VectorModel) else None
 
     def unit_vectors(self, rows: np.ndarray) -> np.ndarray | None:
         """Return vectors of length 1 to compare some items with each other by; None for a model that has none."""
@@ -97,9 +102,7 @@ class Search:
         with torch.no_grad():
             self.model.read_items(rows_N, torch.from_numpy(embedding_NE))
             if isinstance(self.model, VectorModel):
-                vectors_ND = self.model.item_vectors(rows_N)
-                self._exact_ID[rows_N], self._fast_ID[rows_N] = vectors_ND, vectors_ND.float()
-                self._longest = max(self._longest, float(vectors_ND.norm(dim=1).max()))
+                self._table.read(rows_N)
         if self.index is not None:
             self.index.outdate(rows)
 
@@ -133,19 +136,18 @@ class Search:
         boosted_B: Sequence[tuple[np.ndarray, np.ndarray] | None],
     ) -> list[Hits]:
         """Begin to look for the items whose vectors have the largest products with each query."""
-        fast_BD = query_BD.float()
         change_BI = [self._changes(boosted) for boosted in boosted_B]
         if self.index is None:
-            score_BI = fast_BD @ self._fast_ID.T
+            score_BI = self._table.rough(query_BD)
             each = zip(query_BD, score_BI, allowed_BI, change_BI, strict=True)
             return [Hits(self._settled(*one)) for one in each]
-        return [Hits(self._approximate(*one)) for one in zip(query_BD, fast_BD, allowed_BI, change_BI, strict=True)]
+        return [Hits(self._approximate(*one)) for one in zip(query_BD, allowed_BI, change_BI, strict=True)]
 
     def _changes(self, boosted: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray | None:
         """Return by how much each item's score changes; None where none does."""
         if boosted is None:
             return None
-        change_I = np.zeros(len(self._fast_ID), dtype=np.float32)
+        change_I = np.zeros(self._table.size, dtype=np.float32)
         change_I[boosted[0]] = boosted[1]
         return change_I
 
@@ -172,7 +174,7 @@ class Search:
             score_I.masked_fill_(torch.from_numpy(~allowed_I), -torch.inf)
         # Rounding errors of a product of D terms, twice as large as they can be.
         width = len(query_D)
-        error = 2 * width * SINGLE_EPSILON * (float(query_D.norm()) * self._longest + 1.0)
+        error = 2 * width * SINGLE_EPSILON * (float(query_D.norm()) * self._table.longest + 1.0)
 
         def find(count: int) -> tuple[np.ndarray, np.ndarray]:
             candidates = min(count + MARGIN, len(score_I))
@@ -197,7 +199,7 @@ class Search:
         self, query_D: Tensor, rows_C: np.ndarray, change_I: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return some rows and their scores, as computed in double precision, best first."""
-        exact_C = self._exact_ID[torch.from_numpy(rows_C)] @ query_D
+        exact_C = self._table.exact(torch.from_numpy(rows_C)) @ query_D
         if change_I is not None:
             exact_C += torch.from_numpy(change_I[rows_C])
         scores_C = exact_C.float().numpy()
@@ -205,7 +207,7 @@ class Search:
         return rows_C[order], scores_C[order]
 
     def _approximate(
-        self, query_D: Tensor, fast_D: Tensor, allowed_I: np.ndarray, change_I: np.ndarray | None
+        self, query_D: Tensor, allowed_I: np.ndarray, change_I: np.ndarray | None
     ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
         index = self.index
         assert index is not None
@@ -214,7 +216,7 @@ class Search:
             if len(rows) <= FEW_CANDIDATES:
                 found, scores = self._in_order(query_D, rows, change_I)
                 return found[:count], scores[:count]
-            score_I = self._fast_ID[torch.from_numpy(rows)] @ fast_D
+            score_I = self._table.rough(query_D[None], torch.from_numpy(rows))[0]
             return self._settled(query_D, score_I, None, change_I, rows)(count)
 
         if np.count_nonzero(allowed_I) <= FEW_ALLOWED:
@@ -226,7 +228,7 @@ class Search:
         indexed_I[beside] = False
 
         def find(count: int) -> tuple[np.ndarray, np.ndarray]:
-            rows = index.search(fast_D.numpy(), count + MARGIN, indexed_I)
+            rows = index.search(query_D.float().numpy(), count + MARGIN, indexed_I)
             if len(rows) < count and len(rows) < np.count_nonzero(indexed_I):
                 return exactly(np.flatnonzero(allowed_I), count)  # the lists it looked into hold too few of these
             return exactly(np.concatenate([beside, rows]), count)

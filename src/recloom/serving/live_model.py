@@ -452,6 +452,8 @@ class LiveModel:
         model = self.search.model
         if not isinstance(model, VectorModel) or len(self.catalogue) < self.settings.service.approximate_from:
             return
+        if self.search.is_coded:
+            return  # an index of whole vectors would take the memory that codes save
         users = np.flatnonzero(np.diff(self.dataset.user_offsets) > 0)
         chosen = np.random.default_rng(0).permutation(users)[:QUERIES_TO_MEASURE]
         asks = [Ask(1, (), user=self.dataset.users.id_of(int(user)), now=self.loaded) for user in chosen if user]

@@ -1,6 +1,8 @@
 """A model, a dataset and a config come in; a fitted model and the record of its run go out."""
 
 from recloom.training.checkpoint import Epoch
+from recloom.training.privacy import PrivacyConfig, PrivacyRecord, PrivateRelease
+from recloom.training.private_training import train_privately
 from recloom.training.run_record import RunRecord, hardware, peak_memory_bytes, versions
 from recloom.training.trainer import (
     Progress,
@@ -14,6 +16,9 @@ from recloom.training.trainer import (
 
 __all__ = [
     "Epoch",
+    "PrivacyConfig",
+    "PrivacyRecord",
+    "PrivateRelease",
     "Progress",
     "RunRecord",
     "TrainingConfig",
@@ -23,6 +28,7 @@ __all__ = [
     "new_and_replayed",
     "peak_memory_bytes",
     "train",
+    "train_privately",
     "usual_batch_size",
     "versions",
 ]

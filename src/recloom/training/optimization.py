@@ -1,6 +1,6 @@
 """A loss -> better weights: gradient steps, and the moving average of the weights that is kept in the end."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,15 @@ class Optimization:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._dense, self._gradient_clip)
+        self._step()
+
+    def step_along(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step down a gradient as it is, given for each parameter that is trained, in the model's order."""
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._step()
+
+    def _step(self) -> None:
         for optimizer in self._optimizers:
             optimizer.step()
         self._steps += 1

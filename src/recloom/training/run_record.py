@@ -42,6 +42,10 @@ class RunRecord:
     hardware: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
     """What the model came from, where it was not fitted from nothing."""
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    """How the member of each shard came about, where people were dealt over shards: its `ShardRecord`."""
+    privacy: dict[str, Any] = field(default_factory=dict)
+    """What was promised to the people it learned from, where anything was: a `PrivacyRecord`."""
 
 
 def peak_memory_bytes() -> int:

@@ -154,7 +154,7 @@ def train(
         raise TrainingError(
             "no user has two interactions to learn from; a sequence model needs at least one pair, popular needs none"
         )
-    device = _device(config)
+    device = device_for(config)
     model.to(device)
     optimization = Optimization(
         model,
@@ -231,7 +231,8 @@ def new_and_replayed(
     return start_W[chosen], end_W[chosen]
 
 
-def _device(config: TrainingConfig) -> torch.device:
+def device_for(config: TrainingConfig) -> torch.device:
+    """Return where gradient steps are computed."""
     has_cuda = torch.cuda.is_available()
     if config.device == "cuda" and not has_cuda:
         raise ConfigError("training.device is cuda, but torch finds no CUDA device here; leave it out to train on cpu")
