@@ -23,7 +23,12 @@ def test_doctor_says_how_far_a_model_and_the_news_have_come_apart(run, shop, lat
     drift = json.loads((tmp_path / "drift.json").read_text())
     assert drift["interactions"] == 180
     assert f"{drift['verdict']}: " in out
-    assert {measure["name"]: measure["verdict"] for measure in drift["measures"]}["context device"] == "update"
+    measures = {measure["name"]: measure for measure in drift["measures"]}
+    assert measures["context device"]["verdict"] == "update"
+    quality = measures["NDCG@10"]
+    low, high = quality["interval"]
+    assert low < quality["value"] < high
+    assert f"({low:.4f} to" in out
     assert "Next: recloom" in out
 
 

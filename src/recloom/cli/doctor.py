@@ -28,6 +28,7 @@ _EXTRAS = {
     "implicit": "mf",
     "peft": "adapt",
     "opacus": "privacy",
+    "mlflow": "mlflow",
     "onnxruntime": "onnx",
     "sentence_transformers": "bench",
 }
@@ -80,7 +81,8 @@ def _show_drift(drift: Drift) -> None:
     for name in ("measure", "now", "usual", "limit", "verdict", "because"):
         table.add_column(name, justify="right" if name in ("now", "usual", "limit") else "left")
     for line in drift.measures:
-        numbers = (_number(line.value), _number(line.usual), _number(line.limit))
+        within = f" ({_number(line.interval[0])} to {_number(line.interval[1])})" if line.interval else ""
+        numbers = (_number(line.value) + within, _number(line.usual), _number(line.limit))
         table.add_row(line.name, *numbers, line.verdict, line.reason)
     console.print(table)
     if len(drift.windows) > 1:

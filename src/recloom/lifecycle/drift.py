@@ -66,6 +66,8 @@ class Measure:
     verdict: Verdict
     reason: str
     """A sentence."""
+    interval: tuple[float, float] | None = None
+    """In which the value lies with 95 % confidence, over people; None where it is not a mean over people."""
 
 
 @dataclass(frozen=True)
@@ -307,14 +309,14 @@ def _quality(recommender: Recommender, ndcg_B: np.ndarray) -> Measure:
         reason = f"{len(ndcg_B)} people were known before; {FEWEST_CASES} are needed to tell"
         return Measure(name, float(ndcg_B.mean()) if len(ndcg_B) else None, None, None, "unknown", reason)
     value = float(ndcg_B.mean())
-    high = float(bootstrap_intervals(ndcg_B[:, None])[1][0])
+    low, high = (float(bound[0]) for bound in bootstrap_intervals(ndcg_B[:, None]))
     expected, source = _expected(recommender)
     if expected is None:
-        return Measure(name, value, None, None, "unknown", "nothing was held out when the model was fitted")
+        return Measure(name, value, None, None, "unknown", "nothing was held out when it was fitted", (low, high))
     limit = AGED * expected
     verdict: Verdict = "update" if high < limit else "watch" if high < expected else "fine"
     relation = {"update": "far below", "watch": "below", "fine": "not below"}[verdict]
-    return Measure(name, value, expected, limit, verdict, f"{relation} what it was {source}")
+    return Measure(name, value, expected, limit, verdict, f"{relation} what it was {source}", (low, high))
 
 
 def _expected(recommender: Recommender) -> tuple[float | None, str]:
@@ -343,11 +345,12 @@ def _against_popular(recommender: Recommender, growth: Growth, cases: Cases, ndc
     theirs_B = counted.ndcg_of(cases)
     difference = paired_difference(ndcg_B, theirs_B)
     value, theirs = float(ndcg_B.mean()), float(theirs_B.mean())
-    if difference.p_value < SIGNIFICANT and difference.mean > 0:
-        return Measure(name, value, theirs, theirs, "fine", "the model is better than what is popular")
+    verdict: Verdict = "watch"
+    reason = "the model cannot be told apart from what is popular"
     if difference.p_value < SIGNIFICANT:
-        return Measure(name, value, theirs, theirs, "retrain", "what is popular would be the better list")
-    return Measure(name, value, theirs, theirs, "watch", "the model cannot be told apart from what is popular")
+        verdict = "fine" if difference.mean > 0 else "retrain"
+        reason = f"what is popular would be the {'worse' if difference.mean > 0 else 'better'} list"
+    return Measure(name, value, theirs, theirs, verdict, f"{reason} ({difference.low:+.4f} to {difference.high:+.4f})")
 
 
 def _known(dataset: Dataset, learned_N: np.ndarray) -> TrainingData:
