@@ -232,10 +232,14 @@ def test_what_a_service_collected_is_learned(model):
         for n in range(20)
     ]
     store.add(events).result()
+    store.add([Event("shown", "u01", "i5", 1_700_000_100, "impression")]).result()
     store.change_item("fresh", {"title": "film number1 kind0", "price": 3})
     store.change_item("i4", None)
     store.close()
-    command = [str(Path(sys.executable).with_name("recloom")), "update", str(model), "--database", str(live), "--json"]
+    (model.parent / "serve.toml").write_text("[behaviors]\nimpression = 0\nview = 1\n")
+    recloom = str(Path(sys.executable).with_name("recloom"))
+    settings = str(model.parent / "serve.toml")
+    command = [recloom, "update", str(model), "--database", str(live), "--config", settings, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["interactions"] == 20

@@ -29,6 +29,9 @@ def update(
     database: Annotated[
         str | None, typer.Option(help="A service's database: learn the events and items that came in there as well.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The service's settings: behaviours of weight 0 or less are not learned.")
+    ] = None,
     pseudonym_key: PseudonymKey = None,
     retire: Annotated[bool, typer.Option("--retire", help="Items that --items does not name leave.")] = False,
     column: Annotated[list[str], typer.Option(help="A column's name, ours=theirs. Repeatable.")] = [],  # noqa: B006
@@ -42,6 +45,8 @@ def update(
         raise ConfigError("there is nothing to learn from; name a log of what people did, --items or --database")
     if database is not None and (interactions or users):
         raise ConfigError("learn from files or from --database; for both, update twice")
+    if config is not None and database is None:
+        raise ConfigError("--config says how a service reads its events; it goes with --database")
     tables = parse_settings(settings)
     if other := sorted(set(tables) - {"update"}):
         raise ConfigError(f"an update has options of [update] only, not of [{other[0]}]; fit anew to change those")
@@ -61,7 +66,7 @@ def update(
                     progress=progress,
                 )
             else:  # where user ids are as the model spells them
-                log, catalogue = _collected(database, items, Path(folder))
+                log, catalogue = _collected(database, config, items, Path(folder))
                 after = before.learn(log, catalogue, retire=retire, settings=tables.get("update"), progress=progress)
         if after is before:
             console.print(f"Nothing in it is new; {model} stays as it is.", soft_wrap=True)
@@ -79,10 +84,12 @@ def update(
     )
 
 
-def _collected(database: str, items: Path | None, folder: Path) -> tuple[Interactions | None, Entities | None]:
+def _collected(
+    database: str, config: Path | None, items: Path | None, folder: Path
+) -> tuple[Interactions | None, Entities | None]:
     """Read what came in at a service, as far as anything did, by way of files: it is checked as files are."""
     with opened_store(database, "learning from a service's database") as store:
-        tables = store.collected()
+        tables = store.collected(_unread(config))
     paths = (folder / "events.parquet", folder / "items.parquet")
     for table, path in zip(tables, paths, strict=True):
         table.write_parquet(path)
@@ -91,6 +98,15 @@ def _collected(database: str, items: Path | None, folder: Path) -> tuple[Interac
         read_interactions(paths[0]) if len(tables[0]) else None,
         read_items(catalogues) if catalogues else None,
     )
+
+
+def _unread(config: Path | None) -> set[str]:
+    """Return the behaviours that a service keeps and its model does not read: impressions, dislikes."""
+    if config is None:
+        return set()
+    from recloom.serving.settings import read_settings  # the extra is there: the database was opened with it
+
+    return {name for name, weight in read_settings(config).behaviors.items() if weight <= 0}
 
 
 def show_lineage(recommender: Recommender) -> None:

@@ -227,15 +227,20 @@ class Store:
         with self.database.transaction() as connection:
             return int(connection.execute(_REVISION).scalar_one()), _items_since(connection, since)
 
-    def collected(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return what a model can learn: a log of all events, and a catalogue of the items put at run time.
+    def collected(self, unread: Collection[str] = ()) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return what a model can learn: a log of events, and a catalogue of the items put at run time.
 
         Both have the columns that files of them have: the context of an event and what an item says, each by its name.
+
+        Args:
+            unread: Behaviours that are left out.
         """
         table = tables.events.c
         columns = (table.user_id, table.item_id, table.timestamp, table.behavior, table.context)
         with self.database.transaction() as connection:
-            rows = connection.execute(select(*columns).order_by(table.sequence)).all()
+            rows = connection.execute(
+                select(*columns).where(table.behavior.not_in(unread)).order_by(table.sequence)
+            ).all()
             changes = _items_since(connection, 0)
         events = [
             {
