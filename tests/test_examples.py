@@ -33,6 +33,30 @@ def test_six_rows_of_a_chinese_shop_go_all_the_way(tmp_path):
     assert {category for _, category in recommended} == {"服装"}
 
 
+@pytest.mark.language_model
+def test_the_commands_of_the_guide_to_updating_run_one_after_the_other(tmp_path):
+    people = [*(f"u{number:02}" for number in range(60)), "alice", "bob"]
+
+    def walk(begin):  # everybody around a circle of a dozen films, and later on
+        return "".join(
+            f"{user},i{(at + begin + step) % 12},{1_700_000_000 + 10_000 * begin + 600 * step + at},view\n"
+            for at, user in enumerate(people)
+            for step in range(10)
+        )
+
+    header = "user_id,item_id,timestamp,behavior\n"
+    (tmp_path / "events.csv").write_text(header + walk(0))
+    (tmp_path / "later.csv").write_text(header + walk(10))
+    for name in ("items.csv", "later-items.csv"):
+        films = "".join(f"i{number},a film about the number {number}\n" for number in range(12))
+        (tmp_path / name).write_text("item_id,title\n" + films)
+    commands = re.findall(r"^    (recloom .*)$", (ROOT / "docs/updating.md").read_text(), re.MULTILINE)
+    assert len(commands) > 10
+    for command in commands:
+        done = run(command, tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
