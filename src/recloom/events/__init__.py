@@ -7,6 +7,7 @@ from recloom.events.pseudonyms import Pseudonyms
 from recloom.events.reading import read_tables
 from recloom.events.samples import SAMPLES, Sample, fetch_sample
 from recloom.events.sources import Source
+from recloom.events.synthetic import Synthetic, write_synthetic
 from recloom.events.tables import Entities, Interactions, ReadReport
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "ReadReport",
     "Sample",
     "Source",
+    "Synthetic",
     "fetch_sample",
     "read_interactions",
     "read_items",
     "read_tables",
     "read_users",
+    "write_synthetic",
 ]
