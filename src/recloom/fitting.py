@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from recloom.config import to_table
-from recloom.dataset import Dataset, Growth, Histories, Split, Vocabulary, gather
+from recloom.dataset import Dataset, Growth, Split, Vocabulary, gather
 from recloom.encoders import (
     Encoder,
     encode_texts,
@@ -173,20 +173,27 @@ def fit_model(
     cases = split.validation.sample(training.validation_cases, training.seed)
     asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
     target_B = dataset.item_index[cases.target]
+    # What nobody had taken by the end of validation may have come later; lists of that time could not hold it.
+    was_there_I = torch.from_numpy(full.item_counts() > 0)
+    was_there_I[torch.from_numpy(target_B).long()] = True
+
+    def validate() -> float:
+        lists = Ranker(model).rank(asked, 10, config.include_seen, among_I=was_there_I).item_index_BK
+        return float(metric_values(lists, target_B, [10])["NDCG@10"].mean())
+
     result = train(
         model,
         train_part,
         search,
-        validate=lambda: _validation_ndcg(model, asked, target_B, config.include_seen),
+        validate=validate,
         checkpoint=checkpoint,
         key=hashlib.sha256(key.encode()).hexdigest(),
         progress=progress,
         after_epoch=after_epoch,
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    was_there_I = torch.from_numpy(full.item_counts() > 0)
     model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, was_there_I)
-    tuned = _validation_ndcg(model, asked, target_B, config.include_seen)
+    tuned = validate()
     if result.best_validation is not None and tuned < result.best_validation:
         model.load_state_dict(before)
     else:
@@ -270,8 +277,3 @@ def carried_moments(
             values = moved(values, source_R, values.new_zeros(len(source_R), *values.shape[1:]))
         carried[name] = values
     return carried
-
-
-def _validation_ndcg(model: Model, histories: Histories, target_B: np.ndarray, include_seen: bool) -> float:
-    rankings = Ranker(model).rank(histories, 10, include_seen)
-    return float(metric_values(rankings.item_index_BK, target_B, [10])["NDCG@10"].mean())

@@ -8,6 +8,7 @@ from recloom.models.circumstances import Moments
 from recloom.models.popularity_prior import PopularityPrior
 
 DAY = 86_400
+LATER_ITEMS = [f"later{number},l" for number in range(9)]
 LOG = [*(f"u{u},hit,{40 * DAY + u}" for u in range(9)), *(f"u{u},old,{DAY + u}" for u in range(3))]
 
 
@@ -65,8 +66,7 @@ def test_items_that_were_not_there_when_validation_ended_do_not_put_new_items_be
     # One of ten never taken in training is what half of validation takes; the nine others may come later.
     log = [f"u{user:03},i{(user + step) % 8},{DAY + user * 100 + step}" for user in range(200) for step in range(5)]
     asked = [f"u{user:03},{'fresh' if user % 2 else f'i{user % 8}'},{9 * DAY + user}" for user in range(200)]
-    later = [f"later{number},l" for number in range(9)]
-    dataset = dataset_of([*log, *asked], [*(f"i{item},f" for item in range(8)), "fresh,f", *later])
+    dataset = dataset_of([*log, *asked], [*(f"i{item},f" for item in range(8)), "fresh,f", *LATER_ITEMS])
     start, last = dataset.user_offsets[1:-1], dataset.user_offsets[2:] - 1
     known = TrainingData(dataset, Segments(start, last))
     histories = gather(dataset, start, last, 5)

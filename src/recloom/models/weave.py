@@ -282,7 +282,7 @@ class Weave(TrainedModel, VectorModel):
         if not self.config.popularity:
             return
         self.eval()
-        # What nobody had taken by then may have come later: counted as unwanted, it would put new items behind.
+        # Counted as unwanted, what may have come later would put new items behind.
         there = was_there_I.nonzero().squeeze(1)
         order = torch.randperm(len(there), generator=torch.Generator().manual_seed(0))
         shuffled = there[order[:MOST_CANDIDATES]]
