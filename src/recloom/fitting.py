@@ -173,12 +173,9 @@ def fit_model(
     cases = split.validation.sample(training.validation_cases, training.seed)
     asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
     target_B = dataset.item_index[cases.target]
-    # What nobody had taken by the end of validation may have come later; lists of that time could not hold it.
-    was_there_I = torch.from_numpy(full.item_counts() > 0)
-    was_there_I[torch.from_numpy(target_B).long()] = True
 
     def validate() -> float:
-        lists = Ranker(model).rank(asked, 10, config.include_seen, among_I=was_there_I).item_index_BK
+        lists = Ranker(model).rank(asked, 10, config.include_seen).item_index_BK
         return float(metric_values(lists, target_B, [10])["NDCG@10"].mean())
 
     result = train(
@@ -192,7 +189,7 @@ def fit_model(
         after_epoch=after_epoch,
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, was_there_I)
+    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
     tuned = validate()
     if result.best_validation is not None and tuned < result.best_validation:
         model.load_state_dict(before)

@@ -75,13 +75,6 @@ def test_seen_items_are_left_out_unless_asked_for(ranked):
     assert all(sorted(row) == list(range(1, 9)) for row in lists(model, histories, k=8)[0])
 
 
-def test_only_the_items_that_may_be_in_a_list_are(ranked):
-    model, histories = ranked
-    among = torch.tensor([False, True, False, True, True, False, False, False, False])
-    rankings = Ranker(model).rank(histories, 4, include_seen=True, among_I=among)
-    assert all(sorted(row) == [0, 1, 3, 4] for row in rankings.item_index_BK.tolist())
-
-
 def test_a_list_longer_than_the_catalogue_ends_in_padding(ranked):
     model, histories = ranked
     items, scores = lists(model, histories, k=11)

@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from recloom.dataset import Segments, gather
-from recloom.models import TrainingData, Weave
+from recloom.dataset import Segments
+from recloom.models import TrainingData
 from recloom.models.circumstances import Moments
 from recloom.models.popularity_prior import PopularityPrior
 
 DAY = 86_400
-LATER_ITEMS = [f"later{number},l" for number in range(9)]
 LOG = [*(f"u{u},hit,{40 * DAY + u}" for u in range(9)), *(f"u{u},old,{DAY + u}" for u in range(3))]
 
 
@@ -60,25 +59,3 @@ def test_items_that_may_not_be_recommended_leave_the_weights_finite(prior):
     similarity = torch.tensor([[1.0, -torch.inf, 0.0], [-torch.inf, 1.0, 0.0]])
     prior.fit(similarity, torch.tensor([1, 2, 3]), torch.tensor([0, 1]), asked_after([1, 1]))
     assert torch.isfinite(prior.weight_GP).all()
-
-
-def test_items_that_were_not_there_when_validation_ended_do_not_put_new_items_behind(dataset_of):
-    # One of ten never taken in training is what half of validation takes; the nine others may come later.
-    log = [f"u{user:03},i{(user + step) % 8},{DAY + user * 100 + step}" for user in range(200) for step in range(5)]
-    asked = [f"u{user:03},{'fresh' if user % 2 else f'i{user % 8}'},{9 * DAY + user}" for user in range(200)]
-    dataset = dataset_of([*log, *asked], [*(f"i{item},f" for item in range(8)), "fresh,f", *LATER_ITEMS])
-    start, last = dataset.user_offsets[1:-1], dataset.user_offsets[2:] - 1
-    known = TrainingData(dataset, Segments(start, last))
-    histories = gather(dataset, start, last, 5)
-    target = torch.from_numpy(dataset.item_index[last]).long()
-
-    def readiness_for_the_new(was_there):
-        model = Weave(Weave.Config(embedding_dim=8, hidden_dim=8), dataset, None)
-        model.prepare(known)
-        model.tune(histories, target, True, was_there)
-        new, known_one = (model.prior.features_IP[dataset.items.index_of(item)] for item in ("fresh", "i0"))
-        return float((model.prior.weight_GP[0, 1:] * (new - known_one)).sum())
-
-    everything = torch.arange(len(dataset.items) + 1) > 0
-    was_there = everything & torch.from_numpy(~np.char.startswith(["", *dataset.items.ids], "later"))
-    assert readiness_for_the_new(was_there) > readiness_for_the_new(everything) + 1

@@ -204,14 +204,13 @@ class TrainedModel(Model):
     def prepare(self, data: TrainingData) -> None:
         """Take from the data what training needs beforehand, for instance how often each item occurs."""
 
-    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, was_there_I: Tensor) -> None:
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
         """Choose what gradient steps do not learn, by what validation asked and what the answers were.
 
         Args:
             histories: Validation histories, none of them empty.
             target_B: The item that followed each.
             include_seen: Whether items of a history may be recommended again.
-            was_there_I: Whether anybody had taken an item when validation ended, shape (I,).
         """
 
     def resume(self, data: TrainingData) -> None:

@@ -70,12 +70,7 @@ class Ranker:
             self._score = self._model.scorer()
 
     def rank(
-        self,
-        histories: Histories,
-        k: int,
-        include_seen: bool = False,
-        target_B: np.ndarray | None = None,
-        among_I: Tensor | None = None,
+        self, histories: Histories, k: int, include_seen: bool = False, target_B: np.ndarray | None = None
     ) -> Rankings:
         """Return the k items with the highest scores for each history.
 
@@ -86,7 +81,6 @@ class Ranker:
             k: Length of the lists.
             include_seen: Whether items of the history may be recommended again.
             target_B: The item of each history whose place among all others is wanted.
-            among_I: Which items may be in a list. Unset: all.
         """
         k_possible = min(k, self.num_items)
         rankings = Rankings.empty(len(histories), k)
@@ -96,8 +90,6 @@ class Ranker:
             rows = by_length[begin : begin + rows_at_once]
             batch = histories.rows(rows)
             score_BI = self.scores(batch)
-            if among_I is not None:
-                score_BI[:, ~among_I] = -torch.inf
             if not include_seen:
                 score_BI[*map(torch.from_numpy, batch.seen())] = -torch.inf
             items, scores = top_k(score_BI, k_possible)

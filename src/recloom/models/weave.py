@@ -278,17 +278,15 @@ class Weave(TrainedModel, VectorModel):
             if centroid_MKW is not None and isinstance(tower.items, ItemVectors):
                 tower.items = CodedItems(self.num_items, centroid_MKW, tower.items)
 
-    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, was_there_I: Tensor) -> None:
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
         if not self.config.popularity:
             return
         self.eval()
-        # Counted as unwanted, what may have come later would put new items behind.
-        there = was_there_I.nonzero().squeeze(1)
-        order = torch.randperm(len(there), generator=torch.Generator().manual_seed(0))
-        shuffled = there[order[:MOST_CANDIDATES]]
+        num_items = len(self.prior.features_IP) - 1
+        shuffled = torch.randperm(num_items, generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES] + 1
         candidate_C = torch.unique(torch.cat([shuffled, target_B]))
         score_BC = self._similarity(histories, candidate_C)
-        if len(there) > MOST_CANDIDATES:
+        if num_items > MOST_CANDIDATES:
             # A target that was not drawn counts in its own case alone: else what is taken often is drawn more often.
             undrawn_C = ~torch.isin(candidate_C, shuffled)
             score_BC[undrawn_C & (candidate_C != target_B[:, None])] = -torch.inf
