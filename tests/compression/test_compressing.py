@@ -164,4 +164,4 @@ def test_the_command_prints_what_was_saved_and_lost(shop, fitted, tmp_path, monk
     assert type_in("compress", tmp_path / "small", "--out", tmp_path / "smaller", "--method", "int8") == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert type_in("export", tmp_path / "small", "--format", "tflite", "--out", tmp_path / "export") == 2
-    assert "unknown format 'tflite'; there is: onnx" in capsys.readouterr().err
+    assert "unknown format 'tflite'; there are: onnx, mlflow" in capsys.readouterr().err

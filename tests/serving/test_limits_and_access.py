@@ -104,8 +104,9 @@ def test_who_asks_too_often_is_told_when_to_come_back(serve):
 def test_a_full_queue_of_lists_says_come_back(serve):
     client = serve(queue=1)
     engine = client.app.state.service.engine
-    is_free = threading.Event()
-    engine.call(is_free.wait)
+    is_held, is_free = threading.Event(), threading.Event()
+    engine.call(lambda: is_held.set() or is_free.wait())
+    assert is_held.wait(5)
     first = threading.Thread(target=ask, args=(client,), kwargs={"user_id": "u01"})
     first.start()
     wait_until(lambda: engine.num_waiting)
