@@ -30,7 +30,7 @@ from recloom.models.interface import (
     usual_length,
 )
 from recloom.models.item_vectors import Fusion, ItemVectors
-from recloom.models.losses import LOSSES
+from recloom.models.losses import LOSSES, blockwise_softmax
 from recloom.models.negatives import Negatives, Sampling
 from recloom.models.networks import HSTU, BERT4Rec, Recurrent, SASRec, SequenceNetwork
 from recloom.models.popularity_prior import PopularityPrior
@@ -456,10 +456,18 @@ class Tower(nn.Module):
             state_ND = self._states(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
         query_ND = self._query(state_ND, self._requests_for(events, asked_BL))
 
-        vectors_RD = self._scaled(vectors_RD)
-        target_score_N = (query_ND * functional.embedding(position_BL[asked_BL], vectors_RD)).sum(dim=1)
-        score_NC = query_ND @ functional.embedding(position_C, vectors_RD).T
-        score_NC = score_NC.masked_fill(position_BL[asked_BL][:, None] == position_C, -torch.inf)
+        vectors_RD, position_N = self._scaled(vectors_RD), position_BL[asked_BL]
+        target_ND = functional.embedding(position_N, vectors_RD)
+        negative_CD = functional.embedding(position_C, vectors_RD)
+
+        def is_target(some: slice) -> Tensor:
+            return position_N[some, None] == position_C
+
+        if self.config.loss == "softmax" and teacher is None:
+            loss = blockwise_softmax(query_ND, target_ND, negative_CD, is_target, log_expected_C)
+            return loss + self._further_losses(state_ND, events, asked_BL)
+        target_score_N = (query_ND * target_ND).sum(dim=1)
+        score_NC = (query_ND @ negative_CD.T).masked_fill(is_target(slice(None)), -torch.inf)
         loss = LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
         if teacher is not None:
             opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:].cpu()]
