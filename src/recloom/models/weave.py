@@ -278,15 +278,15 @@ class Weave(TrainedModel, VectorModel):
             if centroid_MKW is not None and isinstance(tower.items, ItemVectors):
                 tower.items = CodedItems(self.num_items, centroid_MKW, tower.items)
 
-    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, there_I: Tensor) -> None:
         if not self.config.popularity:
             return
         self.eval()
-        num_items = len(self.prior.features_IP) - 1
-        shuffled = torch.randperm(num_items, generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES] + 1
+        there_N = there_I.nonzero().squeeze(1)
+        shuffled = there_N[torch.randperm(len(there_N), generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES]]
         candidate_C = torch.unique(torch.cat([shuffled, target_B]))
         score_BC = self._similarity(histories, candidate_C)
-        if num_items > MOST_CANDIDATES:
+        if len(there_N) > MOST_CANDIDATES:
             # A target that was not drawn counts in its own case alone: else what is taken often is drawn more often.
             undrawn_C = ~torch.isin(candidate_C, shuffled)
             score_BC[undrawn_C & (candidate_C != target_B[:, None])] = -torch.inf
@@ -301,7 +301,7 @@ class Weave(TrainedModel, VectorModel):
             asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
             if not possible_B.all():
                 score_BC = score_BC[possible_B]
-            self.prior.fit(score_BC, candidate_C, position_B[possible_B], requests_of(asked))
+            self.prior.fit(score_BC, candidate_C, position_B[possible_B], asked)
 
     @torch.no_grad()
     def _similarity(self, histories: Histories, candidate_C: Tensor) -> Tensor:
@@ -352,7 +352,7 @@ class Weave(TrainedModel, VectorModel):
     def queries(self, histories: Histories) -> Tensor:
         query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
         # Popularity is a few more coordinates: still one inner product.
-        return self.prior.extend(query_BD, requests_of(histories))
+        return self.prior.extend(query_BD, histories)
 
     def step_queries(self, histories: Histories) -> Tensor:
         query_BLD = torch.cat([tower.step_queries(histories) for tower in self._towers], dim=2)
