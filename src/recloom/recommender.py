@@ -327,9 +327,10 @@ class Recommender:
             "seen_until": int(growth.dataset.timestamp.max(initial=0)),
             **before,
         }
-        if self.run.lineage.get("carries"):
-            # What was learned from somebody who was forgotten is in the weights still.
-            lineage["carries"] = self.run.lineage["carries"]
+        for fact in ("carries", "folded"):
+            # What was learned from somebody who was forgotten is in the weights still, and text in the ids.
+            if self.run.lineage.get(fact):
+                lineage[fact] = self.run.lineage[fact]
         run = replace(
             self.run,
             dataset=growth.dataset.fingerprint,
@@ -389,7 +390,8 @@ class Recommender:
             config: The run, that of this model but for what its split holds out.
             progress: Told what is going on.
         """
-        if not isinstance(self.model, Sharded):
+        if not isinstance(self.model, Sharded) or self.run.lineage.get("folded"):
+            # Beside members whose text is part of their ids, one that is fitted anew would have none to read.
             return Recommender.fit(self.dataset, config.model_name, settings=config.to_toml(), progress=progress)
         began = time.monotonic()
         split = split_dataset(self.dataset, config.split)
@@ -414,7 +416,7 @@ class Recommender:
     def _shards_of(self, users: Sequence[str]) -> list[int]:
         """Return the shards that have learned from some people, and those that carry others who were forgotten."""
         num_shards = self.config.privacy.shards
-        if num_shards == 1 or not self.config.split.everything:
+        if num_shards == 1 or not self.config.split.everything or self.run.lineage.get("folded"):
             # Where a test was held out, when it begins depends on everybody, and what each shard learned on that.
             return list(range(num_shards))
         return sorted({*self.run.lineage.get("carries", []), *(shard_of(user, num_shards) for user in users)})

@@ -10,9 +10,11 @@ import numpy as np
 from safetensors.torch import load_file
 
 from recloom.compression.folding import fold_text
-from recloom.compression.measuring import CUTOFF, Costs, measure
+from recloom.compression.measuring import CUTOFF, Costs, Stored, measure
+from recloom.compression.members import weaves_of
 from recloom.compression.onnx_export import can_export, write_graph
 from recloom.compression.pruning import prune
+from recloom.compression.pruning_shards import prune_shards
 from recloom.compression.quantizing import quantize
 from recloom.compression.teaching import distill, fine_tune
 from recloom.config import suggestion
@@ -21,7 +23,6 @@ from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.files import replacing, write_checksums
 from recloom.models import Sharded
-from recloom.models.weave import Weave
 from recloom.recommender import Recommender, check_replaceable, write_record
 from recloom.tensor_files import save_compact
 from recloom.training import Progress
@@ -74,12 +75,14 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
     check_replaceable(out)
     if out.resolve() == model.resolve():
         raise ConfigError(f"--out {out} is the model itself, which would be lost; choose another folder")
-    before, ndcg_before_B = _measured(recommender, model), _ndcg(recommender)
+    ndcg_before_B = _ndcg(recommender)
     smaller = _without_memory(_smaller(recommender, methods, progress))
     with replacing(out) as beside:
         _write(smaller, beside, methods)
         written = Recommender.load(beside)
-        after, ndcg_after_B = _measured(written, beside), _ndcg(written)
+        ndcg_after_B = _ndcg(written)
+        # Read anew: some methods change the model that they are given.
+        before, after = _measured((Recommender.load(model), model), (written, beside))
         compression = Compression(list(methods), before, after)
         if ndcg_before_B is not None and ndcg_after_B is not None:
             compression = replace(
@@ -111,13 +114,19 @@ def _smaller(recommender: Recommender, methods: Sequence[str], progress: Progres
     if "distill" in methods:
         smaller = fold_text(distill(recommender, progress))
         return quantize(smaller) if "pq" in methods else smaller
-    if not isinstance(recommender.model, Weave):
-        shards = " with privacy.shards" if isinstance(recommender.model, Sharded) else ""
+    if not weaves_of(recommender.model):
         raise ConfigError(
-            f"{recommender.config.model_name}{shards} cannot be compressed by {', '.join(methods)}, weave can; distill"
-            " it, or fit a weave"
+            f"{recommender.config.model_name} cannot be compressed by {', '.join(methods)}, weave can; distill it, or"
+            " fit a weave"
         )
-    if "prune" in methods:
+    if isinstance(recommender.model, Sharded) and "pq" in methods:
+        raise ConfigError(
+            "a model of shards has as many tables of item vectors as shards, and pq makes codes of one; use --method"
+            " int8, or distill it into one model first"
+        )
+    if "prune" in methods and isinstance(recommender.model, Sharded):
+        recommender = prune_shards(recommender, progress)
+    elif "prune" in methods:
         recommender = fine_tune(recommender, prune(recommender), progress)
     smaller = fold_text(recommender)
     return quantize(smaller) if "pq" in methods else smaller
@@ -141,13 +150,19 @@ def _write(recommender: Recommender, folder: Path, methods: Sequence[str]) -> No
     write_checksums(folder)
 
 
-def _measured(recommender: Recommender, folder: Path) -> Costs:
+def _measured(*models: tuple[Recommender, Path]) -> tuple[Costs, Costs]:
+    """Measure a model and what it became, each with its graph where it can have one."""
     with tempfile.TemporaryDirectory() as temporary:
-        graph = None
-        if isinstance(recommender.model, Weave) and can_export():
-            graph = Path(temporary) / "model.onnx"
-            write_graph(recommender.model, graph)
-        return measure(folder, graph)
+        stored = []
+        for number, (recommender, folder) in enumerate(models):
+            graph = None
+            if weaves_of(recommender.model) and can_export():
+                graph = Path(temporary) / str(number) / "model.onnx"
+                graph.parent.mkdir()
+                write_graph(recommender.model, graph)
+            stored.append(Stored(folder, graph))
+        before, after = stored
+        return measure(before, after)
 
 
 def _ndcg(recommender: Recommender) -> np.ndarray | None:
