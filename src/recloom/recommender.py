@@ -35,6 +35,7 @@ from recloom.dataset import (
     histories_from_interactions,
     shard_of,
     split_dataset,
+    stretches_of,
     without,
 )
 from recloom.encoders import (
@@ -350,13 +351,20 @@ class Recommender:
         grown = Recommender(growth.dataset, model, config, text, data.item_counts(), run, lambda: moments)
         return grown.over(without(growth.dataset, items=gone)) if gone else grown
 
-    def over(self, dataset: Dataset) -> "Recommender":
-        """Return this model over another dataset, nothing being learned; new items go by their text."""
+    def over(self, dataset: Dataset, learned_N: np.ndarray | None = None) -> "Recommender":
+        """Return this model over another dataset, nothing being learned; new items go by their text.
+
+        Args:
+            dataset: What people did, and the items.
+            learned_N: Which interactions a model without gradient steps is to be counted on; of each person a stretch.
+                None: all that its split lets it learn.
+        """
         text, _ = self._text_of(dataset)
         model, source_I = self._carried(dataset, self.config, text)
         moments: dict[str, torch.Tensor] = {}
         if isinstance(model, CountedModel):
-            model.count(TrainingData(dataset, split_dataset(dataset, self.config.split).full))
+            full = split_dataset(dataset, self.config.split).full
+            model.count(TrainingData(dataset, full if learned_N is None else stretches_of(dataset, learned_N)))
         else:
             moments = self._carried_moments(model, source_I)
         run = replace(self.run, dataset=dataset.fingerprint)
@@ -467,13 +475,8 @@ class Recommender:
             One value for each person who had some history, in the order of their ids; of at most
             `training.validation_cases` of them, chosen at random once.
         """
-        if isinstance(self.model, CountedModel):
-            raise ConfigError(
-                f"{self.config.model_name} counts all that a dataset holds, so it would have seen what it is asked;"
-                " recloom doctor asks it rightly"
-            )
         growth = grow(self.dataset, log, items, None)
-        return self.over(growth.dataset).ndcg_of(self.first_cases(growth))
+        return self.over(growth.dataset, ~growth.is_new_N).ndcg_of(self.first_cases(growth))
 
     def first_cases(self, growth: Growth) -> Cases:
         """Return the first new interaction of everybody who had some before; of `training.validation_cases` at most."""

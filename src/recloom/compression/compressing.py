@@ -52,7 +52,9 @@ class Compression:
         return plain
 
 
-def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress | None = None) -> Compression:
+def compress(
+    model: Path, out: Path, methods: Sequence[str], progress: Progress | None = None, also: Sequence[Path] = ()
+) -> Compression:
     """Write a smaller model, and measure both.
 
     Args:
@@ -61,11 +63,14 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
         methods: Of `METHODS`, in the order in which they are applied; `pq` and `int8`
             are forms in which the rest is stored.
         progress: Told about training.
+        also: Folders of further models, which teach together with the first in `distill`.
 
     Raises:
         ConfigError: A method is unknown or cannot be applied, or the model was compressed already.
     """
     _check(methods)
+    if also and "distill" not in methods:
+        raise ConfigError("--also names further teachers, so it goes with --method distill")
     recommender = Recommender.load(model)
     if done := recommender.run.lineage.get("compression"):
         raise ConfigError(
@@ -76,7 +81,7 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
     if out.resolve() == model.resolve():
         raise ConfigError(f"--out {out} is the model itself, which would be lost; choose another folder")
     ndcg_before_B = _ndcg(recommender)
-    smaller = _without_memory(_smaller(recommender, methods, progress))
+    smaller = _without_memory(_smaller(recommender, methods, progress, [Recommender.load(o) for o in also]))
     with replacing(out) as beside:
         _write(smaller, beside, methods)
         written = Recommender.load(beside)
@@ -109,10 +114,12 @@ def _check(methods: Sequence[str]) -> None:
         raise ConfigError("distilling and pruning both make the model smaller; choose one of them, and int8 with it")
 
 
-def _smaller(recommender: Recommender, methods: Sequence[str], progress: Progress | None) -> Recommender:
+def _smaller(
+    recommender: Recommender, methods: Sequence[str], progress: Progress | None, also: Sequence[Recommender]
+) -> Recommender:
     """Apply the methods that change the model."""
     if "distill" in methods:
-        smaller = fold_text(distill(recommender, progress))
+        smaller = fold_text(distill(recommender, progress, also))
         return quantize(smaller) if "pq" in methods else smaller
     if not weaves_of(recommender.model):
         raise ConfigError(

@@ -8,7 +8,7 @@ its habit says.
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.events import Entities, Interactions
 from recloom.fitting import CACHE_NAME
-from recloom.lifecycle.drift import standing
 from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
 from recloom.training import Progress
@@ -113,6 +112,8 @@ class Backtest:
     courses: list[Course]
     differences: dict[str, PairedDifference]
     """Each habit's NDCG@10 minus that of retraining at each step, over all steps and people."""
+    from_best: dict[str, PairedDifference] = field(default_factory=dict)
+    """The same minus that of the habit with the highest."""
 
     @property
     def advised(self) -> Course:
@@ -127,10 +128,17 @@ class Backtest:
         sentence = f"Take “{advised.habit.name}”: NDCG@10 {advised.mean:.4f} for {advised.cost:.1f} s of learning"
         if advised is best:
             return f"{sentence}, the best there is, and nothing cheaper comes within {1 - GOOD_ENOUGH:.0%} of it."
-        return (
+        sentence = (
             f"{sentence}, the cheapest within {1 - GOOD_ENOUGH:.0%} of the best, “{best.habit.name}”, which has"
             f" {best.mean:.4f} for {best.cost:.1f} s."
         )
+        difference = self.from_best.get(advised.habit.name)
+        if difference is not None and difference.low < (GOOD_ENOUGH - 1) * best.mean:
+            sentence += (
+                f" These people cannot rule out that it loses up to {-difference.low / best.mean:.0%} (the end of a"
+                " 95 % interval)."
+            )
+        return sentence
 
     def share_of_retraining(self, course: Course) -> float | None:
         """Return a habit's seconds over those of retraining at each step; None where that was not tried."""
@@ -212,7 +220,9 @@ def backtest(
         for place, (keeper, seconds) in enumerate((keeper, keeper.seconds) for keeper in keepers)
     ]
     cases = [len(at_step[0]) for at_step in ndcg]
-    return Backtest(model, cuts[:-1], cases, fit_seconds, courses, _differences(habits, over_all))
+    best = max(habits, key=lambda habit: courses[list(habits).index(habit)].mean)
+    from_retraining, from_best = (_differences(habits, over_all, other) for other in (Habit("retrain"), best))
+    return Backtest(model, cuts[:-1], cases, fit_seconds, courses, from_retraining, from_best)
 
 
 def _told(progress: Progress | None, where: str) -> Progress | None:
@@ -222,15 +232,15 @@ def _told(progress: Progress | None, where: str) -> Progress | None:
     return lambda what, done, total: progress(f"{where}: {what}", done, total)
 
 
-def _differences(habits: Sequence[Habit], over_all: Sequence[np.ndarray]) -> dict[str, PairedDifference]:
-    retrained = Habit("retrain")
-    if retrained not in habits:
+def _differences(habits: Sequence[Habit], over_all: Sequence[np.ndarray], other: Habit) -> dict[str, PairedDifference]:
+    """Hold every habit against another one; nothing where that was not tried."""
+    if other not in habits:
         return {}
-    against = over_all[list(habits).index(retrained)]
+    against = over_all[list(habits).index(other)]
     return {
         habit.name: paired_difference(values, against)
         for habit, values in zip(habits, over_all, strict=True)
-        if habit != retrained
+        if habit != other
     }
 
 
@@ -274,7 +284,7 @@ class _Keeper:
         if self.habit.days is not None:
             newest = dataset.timestamp[learned_N].max()
             learned_N &= dataset.timestamp > newest - round(self.habit.days * SECONDS_PER_DAY)
-        model = standing(self._learned, dataset, learned_N)
+        model = self._learned.over(dataset, learned_N)
         # Everybody is asked the same: the order of people is the dataset's, whatever the model's was.
         return model.ndcg_of(model.first_cases(Growth(dataset, dataset.timestamp >= begin, 0, [])))
 
@@ -321,6 +331,9 @@ def to_json(result: Backtest) -> Mapping[str, Any]:
 def from_json(values: Mapping[str, Any]) -> Backtest:
     """Return what `to_json` was given."""
     courses = [Course(**{**course, "habit": Habit(**course["habit"])}) for course in values["courses"]]
-    differences = {name: PairedDifference(**difference) for name, difference in values["differences"].items()}
+    differences = {
+        table: {name: PairedDifference(**difference) for name, difference in values.get(table, {}).items()}
+        for table in ("differences", "from_best")
+    }
     fields = {name: value for name, value in values.items() if name != "advice"}
-    return Backtest(**{**fields, "courses": courses, "differences": differences})
+    return Backtest(**{**fields, "courses": courses, **differences})
