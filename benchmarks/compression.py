@@ -27,20 +27,25 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = compress(options.model, Path(folder) / "model", methods.split(","))
         if number == 0:
-            print(row("as it was", found.before, found.ndcg_before, ""), flush=True)
+            print(row("as it was", found.before, found.before, found.ndcg_before, ""), flush=True)
         change = found.difference
         interval = f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]" if change else ""
-        print(row(methods.replace(",", " and "), found.after, found.ndcg_after, interval), flush=True)
+        print(row(methods.replace(",", " and "), found.before, found.after, found.ndcg_after, interval), flush=True)
     print(f"\n{versions()}\n{hardware()}")
 
 
-def row(name, costs, ndcg, interval) -> str:
-    values = [getattr(costs, column) for column in COLUMNS]
-    cells = [
-        "" if value is None else f"{value / 1e6:.1f}" if column.endswith("_bytes") else f"{value:.2f}"
-        for column, value in zip(COLUMNS, values, strict=True)
-    ]
+def row(name, before, costs, ndcg, interval) -> str:
+    cells = [cell(column, getattr(before, column), getattr(costs, column)) for column in COLUMNS]
     return f"| {' | '.join([name, *cells, '' if ndcg is None else f'{ndcg:.4f}', interval])} |"
+
+
+def cell(column, before, value) -> str:
+    """Return a cost; of a time also how many times less it is than that of the model as it was, asked in turns."""
+    if value is None:
+        return ""
+    if column.endswith("_bytes"):
+        return f"{value / 1e6:.1f}"
+    return f"{value:.2f}" if value == before else f"{value:.2f} ({before / value:.1f} times less)"
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from recloom import Dataset, Recommender
 from recloom.cli import main
 from recloom.errors import ConfigError
+from recloom.evaluation.significance import PairedDifference
 from recloom.lifecycle.backtesting import Backtest, Course, Habit, backtest, from_json, to_json
 from recloom.lifecycle.backtesting_report import write_backtest
 
@@ -118,6 +120,15 @@ def test_the_cheapest_habit_that_is_good_enough_is_advised(result):
     assert "“update each step”" in result.advice
     assert "“retrain each step”" in result.advice
     assert result.share_of_retraining(result.advised) == 0.1
+
+
+def test_the_advice_says_what_these_people_cannot_rule_out(result):
+    def advice(low: float) -> str:
+        difference = PairedDifference(mean=-0.0005, low=low, high=0.001, p_value=0.5, effect_size=-0.1)
+        return replace(result, from_best={"update each step": difference}).advice
+
+    assert advice(-0.005).endswith("it loses up to 5% (the end of a 95 % interval).")
+    assert "rule out" not in advice(-0.002)
 
 
 def test_json_and_back_is_the_same(dataset_of):

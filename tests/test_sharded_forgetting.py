@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from recloom import Dataset, Recommender
+from recloom.compression import compressing
 from recloom.compression.compressing import compress
 from recloom.compression.onnx_export import can_export, export_onnx
+from recloom.compression.onnx_graph import FloatItems, Int8Items, WeaveGraph
 from recloom.dataset import shard_of
 from recloom.errors import ConfigError, TrainingError, UnknownIdError
 from recloom.fitting import fit_model
@@ -48,6 +50,12 @@ def model(prepared):
     folder = prepared.with_name("model")
     Recommender.fit(Dataset.open(prepared), settings=SHARDED).save(folder)
     return folder
+
+
+@pytest.fixture
+def no_graph(monkeypatch):
+    """Leave out what the graph costs, whose making takes long."""
+    monkeypatch.setattr(compressing, "can_export", lambda: False)
 
 
 def members(recommender):
@@ -332,13 +340,49 @@ def test_the_command_says_which_shard_was_trained(model):
     assert "of the work; the others never learned from them." in done.stdout
 
 
-def test_a_model_of_shards_is_distilled_into_one_and_not_compressed_otherwise(model, tmp_path):
-    with pytest.raises(ConfigError, match=r"weave with privacy\.shards cannot be compressed by int8, weave can"):
-        compress(model, tmp_path / "small", ["int8"])
+def test_a_model_of_shards_is_distilled_into_one(model, tmp_path, no_graph):
     compress(model, tmp_path / "small", ["distill"])
     small = Recommender.load(tmp_path / "small")
     assert not isinstance(small.model, Sharded)
     assert len(small.recommend(history=["i1", "i2"], k=3).items) == 3
-    if can_export():
-        with pytest.raises(ConfigError, match=r"weave with privacy\.shards cannot be exported, weave can"):
-            export_onnx(Recommender.load(model), tmp_path / "graph")
+
+
+@pytest.mark.parametrize("methods", [["int8"], ["prune", "int8"]], ids=" and ".join)
+def test_a_model_of_shards_is_compressed_member_by_member(methods, model, tmp_path, no_graph):
+    compression = compress(model, tmp_path / "small", methods)
+    assert compression.after.disk_bytes < compression.before.disk_bytes
+    before, small = Recommender.load(model), Recommender.load(tmp_path / "small")
+    assert isinstance(small.model, Sharded)
+    assert len(small.model.members) == SHARDS
+    lists = [[i.item_id for i in one.recommend(history=["i1", "i2"], k=3).items] for one in (before, small)]
+    assert lists[0][0] == lists[1][0]
+
+
+def test_item_vectors_of_shards_are_not_stored_in_codes(model, tmp_path):
+    with pytest.raises(ConfigError, match="as many tables of item vectors as shards, and pq makes codes of one"):
+        compress(model, tmp_path / "small", ["pq"])
+
+
+def test_forgetting_in_a_compressed_model_of_shards_trains_all_of_them(model, tmp_path, no_graph, dataset_of):
+    compress(model, tmp_path / "small", ["int8"])
+    receipt, _ = forget(tmp_path / "small", [SOMEBODY])
+    assert receipt.weights == "retrained"
+    # Beside members whose ids hold their text, a member that is fitted anew would have none.
+    after = Recommender.load(tmp_path / "small")
+    assert SOMEBODY not in after.dataset.users
+    assert after.text.vectors_IE.any()
+    fresh = Recommender.fit(after.dataset, settings=after.config.to_toml())
+    for again, anew in zip(members(after), members(fresh), strict=True):
+        assert all(torch.equal(again[name], anew[name]) for name in anew)
+
+
+@pytest.mark.skipif(not can_export(), reason="the extra onnx is not installed")
+@pytest.mark.parametrize("int8", [False, True], ids=["as it is", "in 8 bits"])
+def test_a_graph_of_shards_answers_as_the_model_does(int8, model, tmp_path, no_graph):
+    if int8:
+        compress(model, tmp_path / "small", ["int8"])
+    recommender = Recommender.load(tmp_path / "small" if int8 else model)
+    parity = export_onnx(recommender, tmp_path / "graph")
+    assert parity.holds
+    assert parity.largest_difference < 1e-4
+    assert isinstance(WeaveGraph(recommender.model, 5).items, Int8Items if int8 else FloatItems)

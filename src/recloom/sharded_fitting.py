@@ -64,12 +64,20 @@ class ShardedResult:
         over_all.take_over(member, source_I)
         self._remember(number, carried_moments(over_all, member, source_I, moments))
 
+    def apart(self, number: int, shard: "Shard", dataset: Dataset) -> tuple[TrainedModel, dict[str, torch.Tensor]]:
+        """Return a member, and what its optimiser remembers, on the dataset of its shard alone: to learn on there."""
+        over_all, source_I = self.model.members[number], indices_in(dataset.items, shard.dataset.items)
+        member = new_model(shard.dataset, shard.config, shard.text)
+        assert isinstance(member, TrainedModel)
+        member.take_over(over_all, source_I)
+        return member, carried_moments(member, over_all, source_I, self.moments_of(number))
+
     def _remember(self, number: int, moments: Mapping[str, torch.Tensor]) -> None:
         self.moments.update({f"shards.{number}.{name}": values for name, values in moments.items()})
 
 
 @dataclass(frozen=True)
-class _Shard:
+class Shard:
     """What one member learns from."""
 
     dataset: Dataset
@@ -78,7 +86,7 @@ class _Shard:
     text: ItemText | None
 
     @classmethod
-    def of(cls, dataset: Dataset, positions: np.ndarray, config: RunConfig, text: ItemText | None) -> "_Shard | None":
+    def of(cls, dataset: Dataset, positions: np.ndarray, config: RunConfig, text: ItemText | None) -> "Shard | None":
         """Return a shard as a dataset of its own, all of which may be learned; None where nobody has a pair."""
         if len(positions) == 0:
             return None
@@ -135,13 +143,13 @@ def fit_shards(
     Raises:
         TrainingError: Nobody has two interactions.
     """
-    result = _nothing_learned(dataset, config, text)
+    result = nothing_learned(dataset, config, text)
     mine = shard_positions(dataset, split.full.end, config.privacy.shards)
     kept_beside = [checkpoint and checkpoint.with_name(f"{checkpoint.name}.{number}") for number in range(len(mine))]
     for number, positions in enumerate(mine):
         if before is not None and number not in again:
             result.keep(number, before)
-        elif (shard := _Shard.of(dataset, positions, config, text)) is not None:
+        elif (shard := Shard.of(dataset, positions, config, text)) is not None:
             _fit_member(result, number, shard, dataset, kept_beside[number], _named(progress, number, len(mine)))
     if all(is_blank(member) for member in result.model.members):
         raise TrainingError(
@@ -166,22 +174,18 @@ def learn_shards_further(
         progress: Told which shard is at hand, and what goes on there.
     """
     dataset = growth.dataset
-    result = _nothing_learned(dataset, config, text)
+    result = nothing_learned(dataset, config, text)
     mine = shard_positions(dataset, split_dataset(dataset, config.split).full.end, config.privacy.shards)
     for number, positions in enumerate(mine):
         is_new_N = growth.is_new_N[positions]
-        shard = _Shard.of(dataset, positions, config, text) if is_new_N.any() else None
+        shard = Shard.of(dataset, positions, config, text) if is_new_N.any() else None
         told = _named(progress, number, len(mine))
         if shard is None:
             result.keep(number, before)
         elif is_blank(before.model.members[number]):
             _fit_member(result, number, shard, dataset, None, told)
         else:
-            member = new_model(shard.dataset, shard.config, shard.text)
-            assert isinstance(member, TrainedModel)
-            source_I = indices_in(dataset.items, shard.dataset.items)
-            member.take_over(before.model.members[number], source_I)
-            moments = carried_moments(member, before.model.members[number], source_I, before.moments_of(number))
+            member, moments = before.apart(number, shard, dataset)
             data = TrainingData(shard.dataset, shard.split.full)
             own_growth = Growth(shard.dataset, is_new_N, num_known=0, notes=[])
             moments = learn_further(member, data, own_growth, shard.config, moments, told)
@@ -195,7 +199,8 @@ def is_blank(member: Model) -> bool:
     return not any(bool(parameter.any()) for parameter in member.parameters())
 
 
-def _nothing_learned(dataset: Dataset, config: RunConfig, text: ItemText | None) -> ShardedResult:
+def nothing_learned(dataset: Dataset, config: RunConfig, text: ItemText | None) -> ShardedResult:
+    """Return a model of shards whose members know nothing yet."""
     model = new_model(dataset, config, text)
     assert isinstance(model, Sharded)
     return ShardedResult(model, {}, [ShardRecord(0, 0) for _ in model.members])
@@ -204,7 +209,7 @@ def _nothing_learned(dataset: Dataset, config: RunConfig, text: ItemText | None)
 def _fit_member(
     result: ShardedResult,
     number: int,
-    shard: _Shard,
+    shard: Shard,
     dataset: Dataset,
     checkpoint: Path | None,
     progress: Progress | None,

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from recloom import Recommender
 from recloom.cli import main
@@ -16,7 +17,7 @@ from recloom.compression.pruning import prune
 from recloom.compression.teaching import distill
 from recloom.errors import ConfigError
 from recloom.files import damaged_file
-from recloom.models import Ranker
+from recloom.models import Ensemble, Ranker
 
 
 def scores(recommender: Recommender, model=None) -> np.ndarray:
@@ -113,6 +114,31 @@ def test_any_model_with_an_opinion_on_steps_can_teach(shop):
     settings = {"encoder": {"name": "hashing"}, "training": {"epochs": 1}, "model": {"hidden_dim": 16, "max_length": 8}}
     pupil = distill(Recommender.fit(shop, "lm-fusion", settings=settings), None)
     assert (pupil.config.model_name, pupil.config.model.embedding_dim) == ("weave", 64)
+
+
+def test_several_models_teach_by_what_they_say_on_average(shop, fitted, tmp_path, no_graph):
+    settings = {
+        "encoder": {"name": "hashing"},
+        "split": {"protocol": "leave-one-out"},
+        "training": {"epochs": 1},
+        "model": {"hidden_dim": 16, "max_length": 6},
+    }
+    first, second = fitted(shop, embedding_dim=80), Recommender.fit(shop, "lm-fusion", settings=settings)
+    ensemble = Ensemble([first.model, second.model], shop).eval()
+    histories = sample_histories(second, 5)
+    with torch.no_grad():
+        both = ensemble.step_queries(histories) @ ensemble.item_vectors().T
+        each = [one.model.eval().step_queries(histories) @ one.model.item_vectors().T for one in (first, second)]
+    assert torch.allclose(both, (each[0] + each[1]) / 2, atol=1e-4)
+    first.save(tmp_path / "first")
+    second.save(tmp_path / "second")
+    compress(tmp_path / "first", tmp_path / "pupil", ["distill"], also=[tmp_path / "second"])
+    assert Recommender.load(tmp_path / "pupil").model.max_length == 6  # no longer than every teacher reads
+    with pytest.raises(ConfigError, match="--also names further teachers"):
+        compress(tmp_path / "first", tmp_path / "small", ["int8"], also=[tmp_path / "second"])
+    other = Recommender.fit(shop, "lm-fusion", settings=settings | {"split": {"protocol": "temporal"}})
+    with pytest.raises(ConfigError, match="the same dataset under the same split"):
+        distill(first, None, [other])
 
 
 @pytest.mark.parametrize(

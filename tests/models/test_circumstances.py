@@ -4,7 +4,7 @@ import torch
 
 from recloom.dataset import Interaction, gather, histories_from_interactions
 from recloom.models.circumstances import Circumstances, events_of, requests_of
-from recloom.models.time_buckets import hours, weekdays
+from recloom.models.time_buckets import gap_buckets, gap_buckets_of, hours, weekdays
 
 HEADER = "user_id,item_id,timestamp,behavior,device,price"
 LOG = ["u1,a,1000,view,web,1", "u1,b,1060,buy,phone,3", "u1,c,9000,view,web,2", "u2,a,5000,view,,"]
@@ -89,6 +89,9 @@ def test_what_the_user_table_says_is_part_of_every_event(tmp_path, dataset):
 def test_the_clock_is_read_in_utc():
     time = torch.tensor([0, 86_399, 86_400, 7 * 86_400 + 3_600])
     assert hours(time).tolist() == [0, 23, 0, 1]
+    assert hours(time.numpy()).tolist() == [0, 23, 0, 1]
+    gaps = torch.tensor([-7, 0, 1, 2, 3, 4, 1023, 1024, 86_400, 2**31, 2**40])
+    assert gap_buckets_of(gaps.numpy()).tolist() == gap_buckets(gaps).tolist()
     assert weekdays(time).tolist() == [0, 0, 1, 0]  # the first of January 1970 was a Thursday, day 0
 
 

@@ -19,10 +19,13 @@ def compress_model(
         typer.Option(help="distill: a small weave taught by the model; prune: fewer dimensions and units; pq: item"
                      " vectors in codes; int8: 8-bit weights. These two go with any: --method prune --method int8."),
     ],
+    also: Annotated[
+        list[Path], typer.Option(help="A further model that teaches, in distill; what all say on average is learned.")
+    ] = [],  # noqa: B006
 ) -> None:  # fmt: skip
     """Make a model smaller, and show what that saves and what it costs."""
     with ShownProgress() as progress:
-        compression = compress(model, out, method, progress)
+        compression = compress(model, out, method, progress, also)
     show_compression(compression)
     console.print(f"Wrote {out}. Next: recloom export {out} --format onnx --out EXPORT", soft_wrap=True)
 
@@ -51,7 +54,8 @@ def show_compression(compression: Compression) -> None:
         table.add_row(METRIC, f"{compression.ndcg_before:.4f}", f"{compression.ndcg_after:.4f}", interval)
     console.print(table)
     notes = [
-        "An answer: one history to ten items, the median of processor time; memory: what loading and answering adds."
+        "An answer: one history to ten items, processor time, the median of answers in turns with the other model;"
+        " memory: what loading and answering adds."
     ]
     if change is None:
         notes.append(f"{METRIC} is not known: the model has seen everything, so there is nothing to ask.")

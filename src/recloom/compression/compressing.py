@@ -10,9 +10,11 @@ import numpy as np
 from safetensors.torch import load_file
 
 from recloom.compression.folding import fold_text
-from recloom.compression.measuring import CUTOFF, Costs, measure
+from recloom.compression.measuring import CUTOFF, Costs, Stored, measure
+from recloom.compression.members import weaves_of
 from recloom.compression.onnx_export import can_export, write_graph
 from recloom.compression.pruning import prune
+from recloom.compression.pruning_shards import prune_shards
 from recloom.compression.quantizing import quantize
 from recloom.compression.teaching import distill, fine_tune
 from recloom.config import suggestion
@@ -21,7 +23,6 @@ from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.files import replacing, write_checksums
 from recloom.models import Sharded
-from recloom.models.weave import Weave
 from recloom.recommender import Recommender, check_replaceable, write_record
 from recloom.tensor_files import save_compact
 from recloom.training import Progress
@@ -51,7 +52,9 @@ class Compression:
         return plain
 
 
-def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress | None = None) -> Compression:
+def compress(
+    model: Path, out: Path, methods: Sequence[str], progress: Progress | None = None, also: Sequence[Path] = ()
+) -> Compression:
     """Write a smaller model, and measure both.
 
     Args:
@@ -60,11 +63,14 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
         methods: Of `METHODS`, in the order in which they are applied; `pq` and `int8`
             are forms in which the rest is stored.
         progress: Told about training.
+        also: Folders of further models, which teach together with the first in `distill`.
 
     Raises:
         ConfigError: A method is unknown or cannot be applied, or the model was compressed already.
     """
     _check(methods)
+    if also and "distill" not in methods:
+        raise ConfigError("--also names further teachers, so it goes with --method distill")
     recommender = Recommender.load(model)
     if done := recommender.run.lineage.get("compression"):
         raise ConfigError(
@@ -74,12 +80,14 @@ def compress(model: Path, out: Path, methods: Sequence[str], progress: Progress 
     check_replaceable(out)
     if out.resolve() == model.resolve():
         raise ConfigError(f"--out {out} is the model itself, which would be lost; choose another folder")
-    before, ndcg_before_B = _measured(recommender, model), _ndcg(recommender)
-    smaller = _without_memory(_smaller(recommender, methods, progress))
+    ndcg_before_B = _ndcg(recommender)
+    smaller = _without_memory(_smaller(recommender, methods, progress, [Recommender.load(o) for o in also]))
     with replacing(out) as beside:
         _write(smaller, beside, methods)
         written = Recommender.load(beside)
-        after, ndcg_after_B = _measured(written, beside), _ndcg(written)
+        ndcg_after_B = _ndcg(written)
+        # Read anew: some methods change the model that they are given.
+        before, after = _measured((Recommender.load(model), model), (written, beside))
         compression = Compression(list(methods), before, after)
         if ndcg_before_B is not None and ndcg_after_B is not None:
             compression = replace(
@@ -106,18 +114,26 @@ def _check(methods: Sequence[str]) -> None:
         raise ConfigError("distilling and pruning both make the model smaller; choose one of them, and int8 with it")
 
 
-def _smaller(recommender: Recommender, methods: Sequence[str], progress: Progress | None) -> Recommender:
+def _smaller(
+    recommender: Recommender, methods: Sequence[str], progress: Progress | None, also: Sequence[Recommender]
+) -> Recommender:
     """Apply the methods that change the model."""
     if "distill" in methods:
-        smaller = fold_text(distill(recommender, progress))
+        smaller = fold_text(distill(recommender, progress, also))
         return quantize(smaller) if "pq" in methods else smaller
-    if not isinstance(recommender.model, Weave):
-        shards = " with privacy.shards" if isinstance(recommender.model, Sharded) else ""
+    if not weaves_of(recommender.model):
         raise ConfigError(
-            f"{recommender.config.model_name}{shards} cannot be compressed by {', '.join(methods)}, weave can; distill"
-            " it, or fit a weave"
+            f"{recommender.config.model_name} cannot be compressed by {', '.join(methods)}, weave can; distill it, or"
+            " fit a weave"
         )
-    if "prune" in methods:
+    if isinstance(recommender.model, Sharded) and "pq" in methods:
+        raise ConfigError(
+            "a model of shards has as many tables of item vectors as shards, and pq makes codes of one; use --method"
+            " int8, or distill it into one model first"
+        )
+    if "prune" in methods and isinstance(recommender.model, Sharded):
+        recommender = prune_shards(recommender, progress)
+    elif "prune" in methods:
         recommender = fine_tune(recommender, prune(recommender), progress)
     smaller = fold_text(recommender)
     return quantize(smaller) if "pq" in methods else smaller
@@ -141,13 +157,19 @@ def _write(recommender: Recommender, folder: Path, methods: Sequence[str]) -> No
     write_checksums(folder)
 
 
-def _measured(recommender: Recommender, folder: Path) -> Costs:
+def _measured(*models: tuple[Recommender, Path]) -> tuple[Costs, Costs]:
+    """Measure a model and what it became, each with its graph where it can have one."""
     with tempfile.TemporaryDirectory() as temporary:
-        graph = None
-        if isinstance(recommender.model, Weave) and can_export():
-            graph = Path(temporary) / "model.onnx"
-            write_graph(recommender.model, graph)
-        return measure(folder, graph)
+        stored = []
+        for number, (recommender, folder) in enumerate(models):
+            graph = None
+            if weaves_of(recommender.model) and can_export():
+                graph = Path(temporary) / str(number) / "model.onnx"
+                graph.parent.mkdir()
+                write_graph(recommender.model, graph)
+            stored.append(Stored(folder, graph))
+        before, after = stored
+        return measure(before, after)
 
 
 def _ndcg(recommender: Recommender) -> np.ndarray | None:

@@ -8,9 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from recloom.models import ItemText
+from recloom.compression.members import weaves_of
+from recloom.fitting import blank_model
+from recloom.models import ItemText, Sharded
+from recloom.models.item_vectors import ItemVectors
 from recloom.models.weave import Weave
 from recloom.recommender import Recommender
+from recloom.sharded_fitting import is_blank
 
 FOLDABLE = ("text", "sum", "concat", "init")
 """Fusions in which the text part of a vector is a linear map of the text: it can become part of the id's."""
@@ -22,15 +26,35 @@ def fold_text(recommender: Recommender) -> Recommender:
     The map from text to vectors stays, so that an item that comes later is still placed by its text. What has no
     text, or mixes it in another way (`gated`, `separate`), is returned as it is.
     """
-    model, text = recommender.model, recommender.text
-    assert isinstance(model, Weave)
-    if text is None or model.config.fusion not in FOLDABLE:
+    text, members = recommender.text, weaves_of(recommender.model)
+    options = members[0].config
+    if text is None or options.fusion not in FOLDABLE:
         return recommender
-    old, width = model.eval()._towers[0].items, model.config.embedding_dim
-    features = min(width, old.from_text.in_features)
-    config = replace(recommender.config, model=replace(model.config, fusion="sum", text_dim=features))
+    features = min(options.embedding_dim, _items(members[0]).from_text.in_features)
+    config = replace(recommender.config, model=replace(options, fusion="sum", text_dim=features))
     no_text = ItemText(np.zeros_like(text.vectors_IE), text.titles, text.read)
-    folded = Weave(config.model, recommender.dataset, no_text)
+    folded = blank_model(recommender.dataset, config, no_text)
+    is_sharded = isinstance(recommender.model, Sharded)
+    weights = folded.state_dict()
+    for number, member in enumerate(members):
+        if not (is_sharded and is_blank(member)):  # one that has learned nothing stays zero, as the new one is
+            prefix = f"shards.{number}." if is_sharded else ""
+            weights |= {prefix + name: values for name, values in _folded(member, features).items()}
+    folded.load_state_dict(weights)
+    lineage = recommender.run.lineage | {"folded": True}
+    run = replace(recommender.run, lineage=lineage)
+    return Recommender(recommender.dataset, folded, config, no_text, recommender.counts_I, run)
+
+
+def _items(model: Weave) -> ItemVectors:
+    items = model.eval()._towers[0].items
+    assert isinstance(items, ItemVectors)
+    return items
+
+
+def _folded(model: Weave, features: int) -> dict[str, torch.Tensor]:
+    """Return the weights of a model whose item vectors are ids, and of the map from so many features of a text."""
+    old, width = _items(model), model.config.embedding_dim
     from_text_DF = torch.zeros(width, old.from_text.in_features)
     # Where id and text have coordinates of their own, those of the text come last.
     from_text_DF[width - old.from_text.out_features :] = old.from_text.weight.detach()
@@ -46,5 +70,4 @@ def fold_text(recommender: Recommender) -> Recommender:
     weights[place + "from_text.weight"] = from_text_DF
     weights[place + "whitening.mean_E"] = old.whitening.mean_E
     weights[place + "whitening.projection_EF"] = projection_EF
-    folded.load_state_dict(weights)
-    return Recommender(recommender.dataset, folded, config, no_text, recommender.counts_I, recommender.run)
+    return weights

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from recloom.compression.members import weaves_of
 from recloom.dataset import PADDING_INDEX, CategoryColumn, Dataset, Histories, gather
 from recloom.encoders.onnx_int8 import quiet
 from recloom.errors import ConfigError, MissingExtraError, RecloomError
 from recloom.files import replacing, write_checksums
-from recloom.models import Ranker, Sharded
+from recloom.models import Model, Ranker
 from recloom.models.circumstances import Circumstances
-from recloom.models.weave import Weave
 from recloom.recommender import Recommender
 from recloom.version import __version__
 
@@ -68,7 +68,7 @@ def export_onnx(recommender: Recommender, folder: Path) -> Parity:
     """Write a graph that answers as a model does, and hold it against the model.
 
     Args:
-        recommender: Of the model `weave`, with any network.
+        recommender: Of the model `weave`, with any network, in shards too.
         folder: Takes the place of an earlier export there.
 
     Raises:
@@ -78,11 +78,10 @@ def export_onnx(recommender: Recommender, folder: Path) -> Parity:
     """
     if not can_export():
         raise MissingExtraError("onnx", "exporting a model")
-    if not isinstance(recommender.model, Weave):
-        shards = " with privacy.shards" if isinstance(recommender.model, Sharded) else ""
+    if not weaves_of(recommender.model):
         raise ConfigError(
-            f"{recommender.config.model_name}{shards} cannot be exported, weave can; fit it with: recloom fit DATASET"
-            " --out MODEL --model weave"
+            f"{recommender.config.model_name} cannot be exported, weave can; fit it with: recloom fit DATASET --out"
+            " MODEL --model weave"
         )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CATALOGUE).exists()):
         raise ConfigError(f"{folder} holds something that is not an export, and would be replaced; choose another")
@@ -111,7 +110,6 @@ def can_export() -> bool:
 def describe(recommender: Recommender) -> dict[str, Any]:
     """Return what somebody without recloom needs to know to fill in the inputs and to read the answer."""
     dataset, model = recommender.dataset, recommender.model
-    assert isinstance(model, Weave)
     words, numbers = _columns(model)
     order = np.lexsort((np.arange(len(recommender.counts_I)), -recommender.counts_I))
     return {
@@ -140,7 +138,7 @@ def describe(recommender: Recommender) -> dict[str, Any]:
     }
 
 
-def graph_inputs(model: Weave, histories: Histories, excluded: bool) -> dict[str, np.ndarray]:
+def graph_inputs(model: Model, histories: Histories, excluded: bool) -> dict[str, np.ndarray]:
     """Return a batch of histories as the graph wants them, by the names of its inputs, in their order."""
     words, numbers = _columns(model)
     rows, items = histories.seen()
@@ -166,7 +164,6 @@ def graph_inputs(model: Weave, histories: Histories, excluded: bool) -> dict[str
 def check_parity(recommender: Recommender, graph: Path) -> Parity:
     """Ask the model and its graph for the same lists."""
     model, include_seen = recommender.model, recommender.config.include_seen
-    assert isinstance(model, Weave)
     session = open_session(graph)
     ranker = Ranker(model)
     histories = sample_histories(recommender, SAMPLE)
@@ -217,7 +214,7 @@ def open_session(graph: Path) -> Any:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def write_graph(model: Weave, target: Path) -> None:
+def write_graph(model: Model, target: Path) -> None:
     """Write the graph of a model, without holding it against the model."""
     import torch
 
@@ -274,14 +271,14 @@ def _frexp(values: Any) -> tuple[Any, Any]:
     return values, exponent
 
 
-def _columns(model: Weave) -> tuple[list[str], list[str]]:
+def _columns(model: Model) -> tuple[list[str], list[str]]:
     """Return the context columns of words and of numbers that a model reads."""
     circumstances = _circumstances(model)
     return circumstances._word_columns, circumstances._number_columns
 
 
-def _circumstances(model: Weave) -> Circumstances:
-    return model._towers[0].circumstances
+def _circumstances(model: Model) -> Circumstances:
+    return weaves_of(model)[0]._towers[0].circumstances  # all members read the same columns
 
 
 def _vocabulary(dataset: Dataset, name: str) -> list[str]:

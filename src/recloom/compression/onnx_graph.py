@@ -3,8 +3,9 @@
 The model itself prepares its input with numpy; here every step is a tensor operation that ONNX knows, on weights that
 are fixed. `tests/compression/test_onnx_export.py` holds the two equal.
 
-Shapes: B histories, L steps, I catalogue (with the padding row), D width of a tower, T towers, P features of
-popularity, S items to leave out, K length of lists, C candidates; N blocks of W numbers make a row of 8-bit numbers.
+Shapes: B histories, L steps, I catalogue (with the padding row), D width of a tower, T towers, M members of a model
+of shards (else one), P features of popularity, G features of a request, S items to leave out, K length of lists, C
+candidates; N blocks of W numbers make a row of 8-bit numbers.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recloom.compression.members import weaves_of
 from recloom.dataset import PADDING_INDEX
+from recloom.models import Model
 from recloom.models.circumstances import SESSION_GAP_SECONDS, SESSION_STEPS, Circumstances
 from recloom.models.networks import Recurrent, SequenceNetwork
 from recloom.models.ranking import fixed_copy
 from recloom.models.time_buckets import gap_buckets, hours, weekdays
-from recloom.models.weave import Tower, Weave
+from recloom.models.weave import Tower
 from recloom.tensor_files import to_int8
 
 MARGIN = 128
@@ -29,11 +32,11 @@ ON_GRID = 1e-3
 
 
 class WeaveGraph(nn.Module):
-    """A fitted `weave`, from indices to ranked lists."""
+    """A fitted `weave`, or the members of a model of shards side by side, from indices to ranked lists."""
 
     length_IT: Tensor
 
-    def __init__(self, model: Weave, list_length: int) -> None:
+    def __init__(self, model: Model, list_length: int) -> None:
         """Fix a model's weights.
 
         Args:
@@ -41,22 +44,21 @@ class WeaveGraph(nn.Module):
             list_length: How many items are answered; no more than there are.
         """
         super().__init__()
-        fixed = fixed_copy(model)
-        assert isinstance(fixed, Weave)
+        fixed = weaves_of(fixed_copy(model))
+        towers = [tower for member in fixed for tower in member._towers]
         self.list_length = list_length
-        self.towers = nn.ModuleList(TowerGraph(tower) for tower in fixed._towers)
-        self.width = fixed.config.embedding_dim
-        rows_I = torch.arange(fixed.num_items + 1)
+        self.towers = nn.ModuleList(TowerGraph(tower) for tower in towers)
+        self.width = fixed[0].config.embedding_dim
+        rows_I = torch.arange(fixed[0].num_items + 1)
         with torch.no_grad():
             # Events read the vectors as they are, scores read them scaled: the table holds the latter, and lengths.
-            raw = [tower.items(rows_I) for tower in fixed._towers]
-            scaled = [tower._scaled(vectors_ID) for tower, vectors_ID in zip(fixed._towers, raw, strict=True)]
+            raw = [tower.items(rows_I) for tower in towers]
+            scaled = [tower._scaled(vectors_ID).float() for tower, vectors_ID in zip(towers, raw, strict=True)]
             lengths = [_ratio(vectors_ID, scaled_ID) for vectors_ID, scaled_ID in zip(raw, scaled, strict=True)]
-        vectors_ID = torch.cat(scaled, dim=1).float()
-        table = Int8Items if len(scaled) == 1 and is_on_grid(vectors_ID) else FloatItems
-        self.items = table(vectors_ID, fixed.prior.features_IP.float())
+        table = Int8Items if all(map(is_on_grid, scaled)) else FloatItems
+        self.items = table(scaled, torch.cat([member.prior.features_IP.float() for member in fixed], dim=1))
         self.register_buffer("length_IT", torch.stack(lengths, dim=1))
-        self.prior = fixed.prior
+        self.priors = nn.ModuleList(member.prior for member in fixed)
         self.float().eval()
 
     def forward(
@@ -97,10 +99,17 @@ class WeaveGraph(nn.Module):
             begin = number * self.width
             item_BLD = rows_BLD[:, :, begin : begin + self.width] * length_BLT[:, :, number : number + 1]
             parts.append(tower(item_BLD, is_event_BL, timestamp_BL, codes, user_index_BL, requests, user_index_B))
-        known_BG = self.prior.what_is_known(item_index_BL, timestamp_BL, request_timestamp_B)
-        weight_BP = known_BG @ self.prior.weight_GP
-        query_BD = torch.cat(parts, dim=1) * weight_BP[:, :1].exp()
-        return self.items.best(query_BD, weight_BP[:, 1:], excluded_BS, self.list_length)
+        # What popularity adds, as `PopularityPrior.extend`; of several members the mean counts.
+        num_members = len(self.priors)
+        towers_each = len(parts) // num_members
+        queries, popular = [], []
+        for member, prior in enumerate(self.priors):
+            known_BG = prior.what_is_known(item_index_BL, timestamp_BL, request_timestamp_B)  # type: ignore[operator]
+            weight_BP = known_BG @ prior.weight_GP
+            query_BD = torch.cat(parts[member * towers_each : (member + 1) * towers_each], dim=1)
+            queries.append(query_BD * weight_BP[:, :1].exp() / num_members)
+            popular.append(weight_BP[:, 1:] / num_members)
+        return self.items.best(torch.cat(queries, dim=1), torch.cat(popular, dim=1), excluded_BS, self.list_length)
 
 
 class FloatItems(nn.Module):
@@ -108,10 +117,11 @@ class FloatItems(nn.Module):
 
     items_ID: Tensor
 
-    def __init__(self, vectors_ID: Tensor, popularity_IP: Tensor) -> None:
+    def __init__(self, vectors: Sequence[Tensor], popularity_IP: Tensor) -> None:
+        """Put vectors of each tower, each of shape (I, D), side by side."""
         super().__init__()
-        self.width = vectors_ID.shape[1]
-        self.register_buffer("items_ID", torch.cat([vectors_ID, popularity_IP], dim=1))
+        self.width = sum(vectors_ID.shape[1] for vectors_ID in vectors)
+        self.register_buffer("items_ID", torch.cat([*vectors, popularity_IP], dim=1))
 
     def rows(self, index: Tensor) -> Tensor:
         """Return the vectors of some items, shape (..., D)."""
@@ -132,34 +142,39 @@ class Int8Items(nn.Module):
     """
 
     steps_INW: Tensor
-    scale_I: Tensor
+    scale_IT: Tensor
     scale_IN: Tensor
     popularity_IP: Tensor
 
-    def __init__(self, vectors_ID: Tensor, popularity_IP: Tensor) -> None:
+    def __init__(self, vectors: Sequence[Tensor], popularity_IP: Tensor) -> None:
+        """Take vectors of each tower, each of shape (I, D) and with a scale a row of its own."""
         super().__init__()
-        self.width = vectors_ID.shape[1]
+        self.width, self.num_towers = vectors[0].shape[1], len(vectors)
         block = 64 if self.width > 32 else 32
-        steps_ID, scale_I = to_int8(vectors_ID)
-        steps_ID = functional.pad(steps_ID, (0, -self.width % block)).short() + 128  # 128 stands for 0
-        self.register_buffer("steps_INW", steps_ID.to(torch.uint8).view(len(steps_ID), -1, block))
-        self.register_buffer("scale_I", scale_I)
-        self.register_buffer("scale_IN", scale_I.repeat_interleave(self.steps_INW.shape[1]))
+        self.padding = (0, -self.width % block)
+        steps, scales = zip(*map(to_int8, vectors), strict=True)
+        # 128 stands for 0.
+        padded_ID = torch.cat([functional.pad(steps_ID, self.padding).short() + 128 for steps_ID in steps], dim=1)
+        self.register_buffer("steps_INW", padded_ID.to(torch.uint8).view(len(padded_ID), -1, block))
+        self.register_buffer("scale_IT", torch.stack(scales, dim=1))
+        blocks_each = self.steps_INW.shape[1] // self.num_towers
+        self.register_buffer("scale_IN", self.scale_IT.repeat_interleave(blocks_each, dim=1).flatten())
         self.register_buffer("popularity_IP", popularity_IP)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Return the vectors of some items, shape (..., D)."""
+        """Return the vectors of some items, those of all towers side by side."""
         # Not an embedding, which wants a matrix: the exporter would store the table once more in that shape.
         steps = self.steps_INW.index_select(0, index.flatten()).flatten(1).float() - 128
-        scaled = steps * self.scale_I.index_select(0, index.flatten())[:, None]
-        return scaled[:, : self.width].reshape(*index.shape, self.width)
+        scaled = steps.unflatten(1, (self.num_towers, -1)) * self.scale_IT.index_select(0, index.flatten())[:, :, None]
+        return scaled[:, :, : self.width].reshape(*index.shape, self.num_towers * self.width)
 
     def best(self, query_BD: Tensor, weight_BP: Tensor, excluded_BS: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Return the best items and their scores, each of shape (B, count)."""
         size, blocks, block = self.steps_INW.shape
+        padded_BTD = functional.pad(query_BD.unflatten(1, (self.num_towers, self.width)), self.padding)
         rough_BI = torch.onnx.ops.symbolic(
             "com.microsoft::MatMulNBits",
-            (functional.pad(query_BD, (0, -self.width % block)), self.steps_INW, self.scale_IN),
+            (padded_BTD.flatten(1), self.steps_INW, self.scale_IN),
             {"K": blocks * block, "N": size, "bits": 8, "block_size": block, "accuracy_level": 4},
             dtype=query_BD.dtype,
             shape=(query_BD.shape[0], size),

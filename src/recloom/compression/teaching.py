@@ -1,12 +1,13 @@
 """A large model and a small one -> the small one, having learned what the large one knows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from recloom.config import to_table
 from recloom.dataset import split_dataset
 from recloom.errors import ConfigError
 from recloom.fitting import new_model
-from recloom.models import Teacher, TrainedModel, TrainingData, VectorModel
+from recloom.models import Ensemble, Teacher, TrainedModel, TrainingData, VectorModel
 from recloom.models.weave import Weave
 from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
@@ -22,22 +23,50 @@ SHARE = 0.7
 """How much of the loss is disagreement with the teacher."""
 
 
-def distill(recommender: Recommender, progress: Progress | None) -> Recommender:
-    """Train a small `weave` on what people did and on what a model thinks of it.
+def distill(recommender: Recommender, progress: Progress | None, also: Sequence[Recommender] = ()) -> Recommender:
+    """Train a small `weave` on what people did and on what a model thinks of it, or several on average.
 
     Args:
         recommender: Any model that has a query for each step.
         progress: Told about each step.
+        also: Further ones of the same dataset and split.
 
     Raises:
-        ConfigError: The model has no opinion on single steps, or is as small already.
+        ConfigError: A model has no opinion on single steps, knows other data, or the pupil would be no smaller.
     """
     config = _pupil_config(recommender)
+    teacher = _teacher(recommender, also)
+    if teacher.max_length < config.model.max_length:
+        config = replace(config, model=replace(config.model, max_length=teacher.max_length))
     pupil = new_model(recommender.dataset, config, recommender.text)
     assert isinstance(pupil, Weave)
     pupil.prepare(_learned_from(recommender))
     epochs = max(FEWEST_EPOCHS, round(LESSONS * (recommender.run.best_epoch or 0)))
-    return _taught(recommender, pupil, replace(config, training=replace(config.training, epochs=epochs)), progress)
+    config = replace(config, training=replace(config.training, epochs=epochs))
+    return _taught(recommender, teacher, pupil, config, progress)
+
+
+def _teacher(recommender: Recommender, also: Sequence[Recommender]) -> VectorModel:
+    """Return what the pupil learns from: a model, or the mean of several."""
+    minds = []
+    for other in (recommender, *also):
+        if (
+            other.dataset.fingerprint != recommender.dataset.fingerprint
+            or other.config.split != recommender.config.split
+        ):
+            raise ConfigError(
+                "models that teach together have to be fitted on the same dataset under the same split, or one could"
+                " tell what the other holds out; fit them alike"
+            )
+        if other.run.refit and not recommender.run.refit:
+            raise ConfigError(
+                "one of the models that teach together has learned from validation in the end and another has not; fit"
+                " both with the same training.refit"
+            )
+        if not isinstance(other.model, TrainedModel) or not isinstance(other.model, VectorModel):
+            raise ConfigError(f"{other.config.model_name} has no opinion on single steps, so it cannot teach")
+        minds.append(other.model)
+    return Ensemble(minds, recommender.dataset) if also else minds[0]
 
 
 def fine_tune(recommender: Recommender, pruned: Weave, progress: Progress | None) -> Recommender:
@@ -47,16 +76,17 @@ def fine_tune(recommender: Recommender, pruned: Weave, progress: Progress | None
     training = replace(training, epochs=epochs, learning_rate=FINE_TUNING * training.learning_rate)
     pruned.resume(_learned_from(recommender))
     config = replace(recommender.config, model=pruned.config, training=training)
-    return _taught(recommender, pruned, config, progress)
+    assert isinstance(recommender.model, VectorModel)
+    return _taught(recommender, recommender.model, pruned, config, progress)
 
 
-def _taught(recommender: Recommender, pupil: Weave, config: RunConfig, progress: Progress | None) -> Recommender:
+def _taught(
+    recommender: Recommender, teacher: VectorModel, pupil: Weave, config: RunConfig, progress: Progress | None
+) -> Recommender:
     """Train a pupil for a fixed number of epochs: validation, which the teacher may have learned from, is not asked."""
-    model = recommender.model
-    assert isinstance(model, VectorModel)
-    pupil.learn_from(Teacher(model, SHARE))
-    if isinstance(model, Weave):
-        pupil.tune_like(model)
+    pupil.learn_from(Teacher(teacher, SHARE))
+    if isinstance(recommender.model, Weave):
+        pupil.tune_like(recommender.model)
     result = train(pupil, _learned_from(recommender), config.training, validate=None, progress=progress)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt  # half a pupil is no model

@@ -25,6 +25,7 @@ from recloom.dataset.splits import (
     Ties,
     expand_ranges,
     split_dataset,
+    stretches_of,
 )
 from recloom.dataset.vocabulary import PADDING_INDEX, Vocabulary
 
@@ -59,6 +60,7 @@ __all__ = [
     "shard_of",
     "shard_positions",
     "split_dataset",
+    "stretches_of",
     "unknown_value",
     "windows",
     "without",

@@ -115,6 +115,20 @@ class Segments:
         return expand_ranges(self.start, self.end)
 
 
+def stretches_of(dataset: Dataset, chosen_N: np.ndarray) -> Segments:
+    """Return the stretch of each person's interactions that some of the log make up.
+
+    Args:
+        dataset: The log.
+        chosen_N: Which interactions; of each person some that follow each other.
+    """
+    start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
+    places = np.flatnonzero(chosen_N)
+    before = np.searchsorted(places, start)
+    first = np.minimum(np.append(places, len(chosen_N))[before], end)
+    return Segments(first, first + np.searchsorted(places, end) - before)
+
+
 def expand_ranges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return the positions of many stretches, one stretch after the other.
 

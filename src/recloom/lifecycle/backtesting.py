@@ -5,9 +5,10 @@ first cut. Then, step by step, each is asked what everybody does first in the ne
 its habit says.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from recloom.dataset import SECONDS_PER_DAY, Dataset, Growth, log_of
 from recloom.errors import ConfigError
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.events import Entities, Interactions
-from recloom.lifecycle.drift import standing
+from recloom.fitting import CACHE_NAME
 from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
 from recloom.training import Progress
@@ -88,7 +89,8 @@ class Course:
     mean: float
     """NDCG@10 over all people and steps."""
     seconds: list[float]
-    """Spent on learning before each step; the first fit, which nobody can do without, is left out."""
+    """Processor time of learning before each step, so that what else a machine does is not counted; the first fit,
+    which nobody can do without, is left out."""
 
     @property
     def cost(self) -> float:
@@ -106,10 +108,12 @@ class Backtest:
     cases: list[int]
     """People asked at each step."""
     fit_seconds: float
-    """Of the first fit."""
+    """Processor time of the first fit."""
     courses: list[Course]
     differences: dict[str, PairedDifference]
     """Each habit's NDCG@10 minus that of retraining at each step, over all steps and people."""
+    from_best: dict[str, PairedDifference] = field(default_factory=dict)
+    """The same minus that of the habit with the highest."""
 
     @property
     def advised(self) -> Course:
@@ -124,10 +128,17 @@ class Backtest:
         sentence = f"Take “{advised.habit.name}”: NDCG@10 {advised.mean:.4f} for {advised.cost:.1f} s of learning"
         if advised is best:
             return f"{sentence}, the best there is, and nothing cheaper comes within {1 - GOOD_ENOUGH:.0%} of it."
-        return (
+        sentence = (
             f"{sentence}, the cheapest within {1 - GOOD_ENOUGH:.0%} of the best, “{best.habit.name}”, which has"
             f" {best.mean:.4f} for {best.cost:.1f} s."
         )
+        difference = self.from_best.get(advised.habit.name)
+        if difference is not None and difference.low < (GOOD_ENOUGH - 1) * best.mean:
+            sentence += (
+                f" These people cannot rule out that it loses up to {-difference.low / best.mean:.0%} (the end of a"
+                " 95 % interval)."
+            )
+        return sentence
 
     def share_of_retraining(self, course: Course) -> float | None:
         """Return a habit's seconds over those of retraining at each step; None where that was not tried."""
@@ -183,9 +194,10 @@ def backtest(
         if (until, days) not in fitted:
             tables = fixed if days is None else {**fixed, "split": {**fixed["split"], "train_days": days}}
             known = log.dataset_until(until)
-            began = time.monotonic()
+            log.hand_on_texts(known)
+            began = time.process_time()
             recommender = Recommender.fit(known, model, settings=tables, progress=progress)
-            fitted[until, days] = recommender, time.monotonic() - began
+            fitted[until, days] = recommender, time.process_time() - began
         return fitted[until, days]
 
     keepers = [_Keeper(habit) for habit in habits]
@@ -208,7 +220,9 @@ def backtest(
         for place, (keeper, seconds) in enumerate((keeper, keeper.seconds) for keeper in keepers)
     ]
     cases = [len(at_step[0]) for at_step in ndcg]
-    return Backtest(model, cuts[:-1], cases, fit_seconds, courses, _differences(habits, over_all))
+    best = max(habits, key=lambda habit: courses[list(habits).index(habit)].mean)
+    from_retraining, from_best = (_differences(habits, over_all, other) for other in (Habit("retrain"), best))
+    return Backtest(model, cuts[:-1], cases, fit_seconds, courses, from_retraining, from_best)
 
 
 def _told(progress: Progress | None, where: str) -> Progress | None:
@@ -218,15 +232,15 @@ def _told(progress: Progress | None, where: str) -> Progress | None:
     return lambda what, done, total: progress(f"{where}: {what}", done, total)
 
 
-def _differences(habits: Sequence[Habit], over_all: Sequence[np.ndarray]) -> dict[str, PairedDifference]:
-    retrained = Habit("retrain")
-    if retrained not in habits:
+def _differences(habits: Sequence[Habit], over_all: Sequence[np.ndarray], other: Habit) -> dict[str, PairedDifference]:
+    """Hold every habit against another one; nothing where that was not tried."""
+    if other not in habits:
         return {}
-    against = over_all[list(habits).index(retrained)]
+    against = over_all[list(habits).index(other)]
     return {
         habit.name: paired_difference(values, against)
         for habit, values in zip(habits, over_all, strict=True)
-        if habit != retrained
+        if habit != other
     }
 
 
@@ -256,9 +270,9 @@ class _Keeper:
             return
         elif self.habit.act == "update":
             news, items = log.between(self._until, cuts[step]), log.items_until(cuts[step])
-            began = time.monotonic()
+            began = time.process_time()
             self._learned = self._learned.learn(news, items, progress=progress)
-            seconds = time.monotonic() - began
+            seconds = time.process_time() - began
         else:
             self._learned, seconds = fit(cuts[step], self.habit.days)
         self._until = cuts[step]
@@ -270,7 +284,7 @@ class _Keeper:
         if self.habit.days is not None:
             newest = dataset.timestamp[learned_N].max()
             learned_N &= dataset.timestamp > newest - round(self.habit.days * SECONDS_PER_DAY)
-        model = standing(self._learned, dataset, learned_N)
+        model = self._learned.over(dataset, learned_N)
         # Everybody is asked the same: the order of people is the dataset's, whatever the model's was.
         return model.ndcg_of(model.first_cases(Growth(dataset, dataset.timestamp >= begin, 0, [])))
 
@@ -282,6 +296,7 @@ class _Log:
         self._log = log_of(dataset)
         self._since = int(dataset.timestamp.min())  # below 0 before 1970
         self._items, self._users = dataset.item_table, dataset.user_table
+        self._fitted: Dataset | None = None
         first = self._log.group_by("item_id").agg(pl.col("timestamp").min().alias("\0first"))
         self._first = first.with_columns(pl.col("item_id").cast(pl.String))
 
@@ -298,6 +313,15 @@ class _Log:
     def dataset_until(self, end: int) -> Dataset:
         return Dataset.from_tables(self.between(self._since, end), self.items_until(end), Entities.of(self._users))
 
+    def hand_on_texts(self, dataset: Dataset) -> None:
+        """Let a dataset that is to be fitted have the vectors of texts that were read for the one before.
+
+        Whoever trains anew reads a text once, as `recloom fit` does; else updating would look cheaper than it is.
+        """
+        if self._fitted is not None and (read := self._fitted.path.with_name(CACHE_NAME)).exists():
+            shutil.copyfile(read, dataset.path.with_name(CACHE_NAME))
+        self._fitted = dataset
+
 
 def to_json(result: Backtest) -> Mapping[str, Any]:
     """Return everything as plain values; `from_json` reads it."""
@@ -307,6 +331,9 @@ def to_json(result: Backtest) -> Mapping[str, Any]:
 def from_json(values: Mapping[str, Any]) -> Backtest:
     """Return what `to_json` was given."""
     courses = [Course(**{**course, "habit": Habit(**course["habit"])}) for course in values["courses"]]
-    differences = {name: PairedDifference(**difference) for name, difference in values["differences"].items()}
+    differences = {
+        table: {name: PairedDifference(**difference) for name, difference in values.get(table, {}).items()}
+        for table in ("differences", "from_best")
+    }
     fields = {name: value for name, value in values.items() if name != "advice"}
-    return Backtest(**{**fields, "courses": courses, "differences": differences})
+    return Backtest(**{**fields, "courses": courses, **differences})

@@ -22,13 +22,7 @@ _TEMPLATE = """<!doctype html>
 <link rel="icon" href="data:,">
 <title>{{ name }}: how often to learn</title>
 <style>
-  body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 1080px; color: #1d2733;
-         font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; }
-  h2 { font-size: 1.3rem; margin: 2.5rem 0 .8rem; } .lead { font-size: 1.15rem; } .soft { color: #5d6b7a; }
-  .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-  th, td { padding: .4rem .6rem; border-bottom: 1px solid #e3e7ec; text-align: right; white-space: nowrap; }
-  th:first-child, td:first-child { text-align: left; } tr.best td { background: #eaf4ea; font-weight: 600; }
-  .charts { display: flex; flex-wrap: wrap; gap: 1.6rem; }
+{% include "style.css.jinja" %}
 </style>
 </head>
 <body>
@@ -44,9 +38,9 @@ _TEMPLATE = """<!doctype html>
 <p class="lead">{{ result.advice }}</p>
 {{ table(heads, rows) }}
 <p class="soft">{{ result.model }}; {{ result.cases | sum }} questions in {{ result.cases | length }} steps, each a
-  person's first interaction in a step, asked before it is learned. Seconds are those of learning after the first fit,
-  which took {{ "%.1f" % result.fit_seconds }} s and which no habit can do without. Against retraining: the mean paired
-  difference and its 95 % bootstrap interval; p: the sign-flip permutation test.</p>
+  person's first interaction in a step, asked before it is learned. Seconds are processor time of learning after the
+  first fit, which took {{ "%.1f" % result.fit_seconds }} s and which no habit can do without. Against retraining: the
+  mean paired difference and its 95 % bootstrap interval; p: the sign-flip permutation test.</p>
 <div class="charts"><div id="chart-0"></div><div id="chart-1"></div></div>
 <h2>NDCG@10 at each step</h2>
 {{ table(step_heads, step_rows) }}
@@ -119,13 +113,11 @@ def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _page(result: Backtest, name: str) -> str:
     # What draws takes a second to import.
-    from jinja2 import Environment
-
-    from recloom.comparison.report.page import chart_library
+    from recloom.comparison.report.page import chart_library, environment
 
     step_heads, step_rows = _steps(result)
     return (
-        Environment(autoescape=True)
+        environment()
         .from_string(_TEMPLATE)
         .render(
             name=name,

@@ -20,13 +20,13 @@ from recloom.dataset import (
     Dataset,
     Growth,
     NumberColumn,
-    Segments,
     grow,
     split_dataset,
+    stretches_of,
 )
 from recloom.evaluation.significance import bootstrap_intervals, paired_difference
 from recloom.events import Entities, Interactions
-from recloom.models import CountedModel, TrainingData
+from recloom.models import TrainingData
 from recloom.models.classic import PopularRecent
 from recloom.recommender import Recommender
 
@@ -131,7 +131,7 @@ def measure_drift(recommender: Recommender, log: Interactions, items: Entities |
     # Whoever was last in a second came last: a stable order keeps that of the log.
     order = np.argsort(dataset.timestamp, kind="stable")
     old, new = order[~is_new_N[order]], order[is_new_N[order]]
-    model = standing(recommender, dataset, ~is_new_N)
+    model = recommender.over(dataset, ~is_new_N)
     inputs = _input_measures(model, old)
     size = min(len(new), len(old) // (FEWEST_STRETCHES + 1))
     stretches = _stretches(old, size)
@@ -145,23 +145,6 @@ def measure_drift(recommender: Recommender, log: Interactions, items: Entities |
     verdict = max((measure.verdict for measure in measures), key=VERDICTS.index)
     windows = [_window(part, inputs, old, dataset, model.counts_I, cases, ndcg_B) for part in _parts(new, MOST_WINDOWS)]
     return Drift(len(new), growth.num_known, len(cases), measures, windows, verdict)
-
-
-def standing(recommender: Recommender, dataset: Dataset, learned_N: np.ndarray) -> Recommender:
-    """Return a model over a longer log, of which it knows no more than before.
-
-    `Recommender.over` counts a model without gradient steps anew, on all that the dataset holds; here it is
-    counted on what it had learned.
-
-    Args:
-        recommender: The model.
-        dataset: Its log and what happened since.
-        learned_N: Which interactions were there to learn from; of every person a stretch.
-    """
-    after = recommender.over(dataset)
-    if isinstance(after.model, CountedModel):
-        after.model.count(_known(dataset, learned_N))
-    return after
 
 
 def jensen_shannon(first_V: np.ndarray, second_V: np.ndarray) -> float:
@@ -339,7 +322,7 @@ def _against_popular(recommender: Recommender, growth: Growth, cases: Cases, ndc
     if len(cases) < FEWEST_CASES:
         return Measure(name, None, None, None, "unknown", "too few people were known before")
     popular = PopularRecent(PopularRecent.Config(), growth.dataset, None)
-    known = _known(growth.dataset, ~growth.is_new_N)
+    known = TrainingData(growth.dataset, stretches_of(growth.dataset, ~growth.is_new_N))
     popular.count(known)
     counted = Recommender(growth.dataset, popular, recommender.config, None, known.item_counts(), recommender.run)
     theirs_B = counted.ndcg_of(cases)
@@ -351,15 +334,6 @@ def _against_popular(recommender: Recommender, growth: Growth, cases: Cases, ndc
         verdict = "fine" if difference.mean > 0 else "retrain"
         reason = f"what is popular would be the {'worse' if difference.mean > 0 else 'better'} list"
     return Measure(name, value, theirs, theirs, verdict, f"{reason} ({difference.low:+.4f} to {difference.high:+.4f})")
-
-
-def _known(dataset: Dataset, learned_N: np.ndarray) -> TrainingData:
-    """Return what of a log there was to learn from: of each person a stretch, from the first such interaction on."""
-    start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
-    places = np.flatnonzero(learned_N)
-    before = np.searchsorted(places, start)
-    first = np.minimum(np.append(places, len(learned_N))[before], end)
-    return TrainingData(dataset, Segments(first, first + np.searchsorted(places, end) - before))
 
 
 def _window(

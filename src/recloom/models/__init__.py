@@ -16,6 +16,7 @@ from recloom.models.classic import (
     TwoTower,
     UserKNN,
 )
+from recloom.models.ensemble import Ensemble
 from recloom.models.interface import (
     CountedModel,
     ItemText,
@@ -58,6 +59,7 @@ MODELS: dict[str, type[Model]] = {
 __all__ = [
     "MODELS",
     "CountedModel",
+    "Ensemble",
     "ItemText",
     "Model",
     "Popular",

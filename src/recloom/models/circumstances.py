@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recloom.dataset import CategoryColumn, Dataset, Histories
 from recloom.models.interface import TrainingData
-from recloom.models.time_buckets import GAP_BUCKETS, HOURS, WEEKDAYS, gap_buckets, hours, weekdays
+from recloom.models.time_buckets import GAP_BUCKETS, HOURS, WEEKDAYS, gap_buckets_of, hours, weekdays
 
 SESSION_GAP_SECONDS = 1_800
 """A longer pause begins a new session: half an hour, the usual convention of web analytics."""
@@ -130,23 +130,25 @@ class Circumstances(nn.Module):
     def forward(self, moments: Moments) -> Tensor:
         """Return one vector a moment, shape (..., D)."""
         device = self.table.weight.device
-        timestamp, gap = torch.from_numpy(moments.timestamp), torch.from_numpy(np.ascontiguousarray(moments.gap))
-        # 0 is unknown, and the first value of each kind is 1.
+        timestamp, gap = moments.timestamp, moments.gap
+        # 0 is unknown, and the first value of each kind is 1. With numpy: a single history is dozens of small
+        # steps, each of which takes torch several times as long to call as to do.
+        has_time = timestamp > 0
         codes = [
-            torch.where(gap >= 0, gap_buckets(gap) + 1, 0),
-            torch.where(timestamp > 0, hours(timestamp) + 1, 0),
-            torch.where(timestamp > 0, weekdays(timestamp) + 1, 0),
+            np.where(gap >= 0, gap_buckets_of(gap) + 1, 0),
+            np.where(has_time, hours(timestamp) + 1, 0),
+            np.where(has_time, weekdays(timestamp) + 1, 0),
         ]
         if not self.of_requests:
             assert moments.behavior is not None
             assert moments.session_step is not None
-            codes += [torch.from_numpy(moments.behavior).long(), torch.from_numpy(moments.session_step) + 1]
-        codes += [torch.from_numpy(moments.context[name]).long() for name in self._word_columns]
-        codes += [torch.from_numpy(of_user[moments.user_index]) for of_user in self._codes_by_user]
-        rows = [
-            torch.where(code > 0, code + int(first) - 1, 0) for code, first in zip(codes, self._first_rows, strict=True)
-        ]
-        rows_NF = torch.stack(rows, dim=-1).reshape(-1, len(rows)).to(device)
+            codes += [moments.behavior, moments.session_step + 1]
+        codes += [moments.context[name] for name in self._word_columns]
+        codes += [of_user[moments.user_index] for of_user in self._codes_by_user]
+        rows = np.empty((*timestamp.shape, len(codes)), dtype=np.int64)
+        for place, (code, first) in enumerate(zip(codes, self._first_rows, strict=True)):
+            rows[..., place] = (code + (first - 1)) * (code > 0)
+        rows_NF = torch.from_numpy(rows.reshape(-1, len(codes))).to(device)
         vectors = self.table(rows_NF).reshape(*timestamp.shape, -1)
         if self.numbers is not None:
             values = np.stack([moments.context[name] for name in self._number_columns], axis=-1)

@@ -12,7 +12,9 @@ from recloom.dataset import PADDING_INDEX
 from recloom.models.item_vectors import ItemVectors
 
 ROWS_AT_ONCE = 16_384
-"""Vectors that are decoded, or encoded, together."""
+"""Vectors that are decoded together."""
+DISTANCES_AT_ONCE = 16_000_000
+"""Most distances to centroids that are held together when vectors are encoded, 64 MB."""
 
 
 class CodedItems(nn.Module):
@@ -61,11 +63,17 @@ class CodedItems(nn.Module):
     def put(self, rows_N: Tensor, vectors_ND: Tensor) -> None:
         """Take vectors for some items: as near to them as the centroids get."""
         length_N = vectors_ND.norm(dim=1)
-        num_parts, _, part_width = self.centroid_MKW.shape
+        num_parts, num_centroids, part_width = self.centroid_MKW.shape
         direction_NMW = functional.normalize(vectors_ND, dim=1).view(-1, num_parts, part_width)
-        for begin in range(0, len(rows_N), ROWS_AT_ONCE):
-            some = slice(begin, begin + ROWS_AT_ONCE)
-            distance_MNK = torch.cdist(direction_NMW[some].transpose(0, 1), self.centroid_MKW.to(vectors_ND))
+        rows_at_once = max(1, DISTANCES_AT_ONCE // (num_parts * num_centroids))
+        for begin in range(0, len(rows_N), rows_at_once):
+            some = slice(begin, begin + rows_at_once)
+            # Not by way of a matrix product, whose rounding would depend on which vectors are encoded together.
+            distance_MNK = torch.cdist(
+                direction_NMW[some].transpose(0, 1),
+                self.centroid_MKW.to(vectors_ND),
+                compute_mode="donot_use_mm_for_euclid_dist",
+            )
             self.code_IM[rows_N[some]] = distance_MNK.argmin(dim=2).T.to(torch.uint8)
         self.length_I[rows_N] = length_N.to(self.length_I)
         self.length_I[PADDING_INDEX] = 0

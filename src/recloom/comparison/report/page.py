@@ -14,28 +14,26 @@ from recloom.comparison.report import plots, tables
 
 def page(comparison: Comparison) -> str:
     """Return the whole page: HTML with its style, its charts and the code that draws them."""
-    environment = Environment(
-        # Titles are anybody's. jinja2's select_autoescape would not know the template's ending for HTML.
-        loader=PackageLoader("recloom.comparison.report"),
-        autoescape=True,
-        trim_blocks=True,
-    )
     charts = plots.charts(comparison)
-    return environment.get_template("page.html.jinja").render(
-        comparison=comparison,
-        headline=_headline(comparison),
-        main=tables.main_rows(comparison),
-        every=tables.all_rows(comparison),
-        pairs=tables.pair_rows(comparison),
-        windows=tables.window_rows(comparison) if comparison.windows else None,
-        findings=[*comparison.findings, *(f for result in comparison.models for f in result.findings)],
-        charts=[(number, title, charts[title]) for number, title in enumerate(charts)],
-        # What is written into a script must not be able to end it.
-        specs=json.dumps(list(charts.values()), ensure_ascii=False).replace("<", "\\u003c"),
-        library=chart_library(),
-        settings={r.label: tomli_w.dumps(_without_none(r.settings)) for r in comparison.models if r.settings},
-        split=tomli_w.dumps({"split": _without_none(comparison.split)}),
-        day=_day,
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            comparison=comparison,
+            headline=_headline(comparison),
+            main=tables.main_rows(comparison),
+            every=tables.all_rows(comparison),
+            pairs=tables.pair_rows(comparison),
+            windows=tables.window_rows(comparison) if comparison.windows else None,
+            findings=[*comparison.findings, *(f for result in comparison.models for f in result.findings)],
+            charts=[(number, title, charts[title]) for number, title in enumerate(charts)],
+            # What is written into a script must not be able to end it.
+            specs=json.dumps(list(charts.values()), ensure_ascii=False).replace("<", "\\u003c"),
+            library=chart_library(),
+            settings={r.label: tomli_w.dumps(_without_none(r.settings)) for r in comparison.models if r.settings},
+            split=tomli_w.dumps({"split": _without_none(comparison.split)}),
+            day=_day,
+        )
     )
 
 
@@ -57,6 +55,16 @@ def _headline(comparison: Comparison) -> str:
     runner_up = done[1].metrics[main].mean
     more = f"{100 * (metric.mean / runner_up - 1):.0f} % above {done[1].label}" if runner_up > 0 else ""
     return f"{sentence}, {more}: more than chance on these {comparison.num_cases:,} users."
+
+
+def environment() -> Environment:
+    """Return what reads the templates of pages, and the style that all of them share."""
+    return Environment(
+        # Titles are anybody's. jinja2's select_autoescape would not know the template's ending for HTML.
+        loader=PackageLoader("recloom.comparison.report"),
+        autoescape=True,
+        trim_blocks=True,
+    )
 
 
 def chart_library() -> str:
