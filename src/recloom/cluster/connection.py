@@ -88,7 +88,7 @@ def _import_ray() -> Any:
     except ImportError:
         raise MissingExtraError("ray", "--ray") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told in one sentence, by `connected`
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -152,8 +152,8 @@ def _check_answers(address: str) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         what = getattr(error, "strerror", None) or "what listens there is no head node of this version of Ray"
         raise RecloomError(
-            f"no Ray cluster answers at {address} ({what}; waited {SECONDS_TO_ANSWER:.0f} s at most); check the address,"
-            " and on the head node: ray status"
+            f"no Ray cluster answers at {address} ({what}; waited {SECONDS_TO_ANSWER:.0f} s at most); check the"
+            " address, and on the head node: ray status"
         ) from None
 
 
