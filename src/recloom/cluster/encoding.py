@@ -1,6 +1,8 @@
 """Blocks of texts -> their vectors, made by the machines of a cluster, on GPUs where there are some."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,13 +15,15 @@ from recloom.run_config import EncoderConfig
 def encode_on_cluster(config: EncoderConfig, workers: int | None = None) -> Blocks:
     """Return what encodes as the encoder of a config does, for `read_catalogue` to give its blocks to.
 
-    A block holds what one machine encodes together, so that vectors are the same to the last bit; which texts are
+    A block holds what one machine encodes together; which texts are
     different, what is cached already and what is written to the cache is decided where it is called.
 
     Args:
         config: The encoder; a folder has to be on a disk that all machines share.
         workers: How many load it. None: one for each GPU, or as many as there are CPUs for.
     """
+    if Path(config.name).is_dir():
+        config = replace(config, name=str(Path(config.name).absolute()))
 
     def encode(blocks: Sequence[Sequence[str]]) -> Iterator[np.ndarray]:
         import ray

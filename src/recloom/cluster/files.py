@@ -17,7 +17,9 @@ class FileThere:
     """A file, wherever it is."""
 
     name: str
-    """A path on a disk that all machines share, or a URL."""
+    """As it was given: a path, or a URL."""
+    place: str
+    """The same, wherever a process works: a path on a disk that all machines share is whole."""
     size: int
     changed: str
     """What is different once the file is another one: a time, or whatever its store keeps."""
@@ -40,7 +42,7 @@ def _find_here(source: str) -> list[FileThere]:
     files = []
     for path in find_files(source):
         stat = path.stat()
-        files.append(FileThere(str(path), stat.st_size, str(stat.st_mtime_ns)))
+        files.append(FileThere(str(path), str(path.absolute()), stat.st_size, str(stat.st_mtime_ns)))
     return files
 
 
@@ -59,7 +61,8 @@ def _find_there(url: str) -> list[FileThere]:
     files = [(name, info) for name, info in infos if info.get("type", "file") == "file"]
     if not files:
         raise DataError(f"there is no file {url}; give the URL of a file, a folder, or a glob in quotes")
-    return [FileThere(system.unstrip_protocol(name), int(info["size"] or 0), _changed(info)) for name, info in files]
+    urls = [(system.unstrip_protocol(name), info) for name, info in files]
+    return [FileThere(name, name, int(info["size"] or 0), _changed(info)) for name, info in urls]
 
 
 def _changed(info: dict[str, Any]) -> str:
@@ -69,19 +72,19 @@ def _changed(info: dict[str, Any]) -> str:
 
 
 @contextmanager
-def as_local(name: str) -> Iterator[Path]:
+def as_local(place: str) -> Iterator[Path]:
     """Give a file as a local one: itself, or a copy that is gone at the end.
 
     Raises:
         DataError: It cannot be fetched.
     """
-    if "://" not in name:
-        yield Path(name)
+    if "://" not in place:
+        yield Path(place)
         return
     with tempfile.TemporaryDirectory(prefix="recloom-") as folder:
-        local = Path(folder) / name.rsplit("/", 1)[-1]
-        with _explaining(name):
-            system, path = _filesystem(name)
+        local = Path(folder) / place.rsplit("/", 1)[-1]
+        with _explaining(place):
+            system, path = _filesystem(place)
             system.get_file(path, str(local))
         yield local
 

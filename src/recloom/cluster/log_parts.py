@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,15 @@ class Survey:
     """What a look at one file of a log says."""
 
     header: list[str]
-    names: dict[str, str]
+    names: dict[str, str] = field(default_factory=dict)
     """The file's name of each column -> our name."""
-    verdicts: dict[str, bool | None]
+    verdicts: dict[str, bool | None] = field(default_factory=dict)
     """Of each context column, as `number_columns` takes them."""
-    rows: int
-    users: list[str]
+    rows: int = 0
+    users: list[str] = field(default_factory=list)
     """User ids of rows at equal distances."""
+    error: DataError | None = None
+    """Why the file cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +93,26 @@ class Cleaned:
     dropped: dict[str, int]
 
 
-def survey(file: FileThere, columns: Mapping[str, str], sample: int) -> Survey | DataError:
+def survey(file: FileThere, columns: Mapping[str, str], sample: int) -> Survey:
     """Look at the columns of a file and at some of its users; what is wrong with it is returned, not raised."""
+    header: list[str] = []
     try:
         with _local(file) as path:
-            opened, header = _open(path, columns), header_of(open_table(path))
+            header = header_of(open_table(path))
+            opened = _open(path, columns)
             rows = int(opened.collect(opened.rows.select(pl.len().alias("n")))["n"][0])
-            users = opened.collect(
-                opened.rows.select(text(USER_ID).alias(USER_ID)).gather_every(max(1, rows // sample))
-            )[USER_ID]
+            user = text(USER_ID).alias(USER_ID)
+            users = opened.collect(opened.rows.select(user).gather_every(max(1, rows // sample)))[USER_ID]
             verdicts = verdicts_of(opened)
     except DataError as error:
-        return error
+        return Survey(header, error=error)
     return Survey(header, opened.names, verdicts, rows, users.drop_nulls().to_list())
 
 
 @contextmanager
 def _local(file: FileThere) -> Iterator[Path]:
     """Give a file as a local one, that goes by its own name in errors."""
-    with as_local(file.name) as path:
+    with as_local(file.place) as path:
         try:
             yield path
         except DataError as error:

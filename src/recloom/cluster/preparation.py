@@ -86,9 +86,13 @@ def prepare_on_cluster(
     columns, cleaning, out = columns or {}, cleaning or CleaningConfig(), out.absolute()
     work = out.with_name(f".{out.name}.parts")
     files = find_everywhere(interactions)
-    surveys, errors = _surveys(files, columns)
-    header = [name for one in surveys.values() for name in one.header]
+    looked = _surveys(files, columns)
+    header = [name for one in looked.values() for name in one.header]
     of_log, of_items, of_users = mappings(header, items, users, columns)
+    errors = {name: one.error for name, one in looked.items() if one.error}
+    surveys = {name: one for name, one in looked.items() if not one.error}
+    if not surveys:
+        raise _several(errors, 0)
     catalogue = read_items(items, columns=of_items) if items else None
     people = read_users(users, columns=of_users) if users else None
     plan = _plan(surveys, of_log, pseudonyms, rows_of_a_part, work)
@@ -122,18 +126,10 @@ def prepare_on_cluster(
     return dataset, report, catalogue, people
 
 
-def _surveys(files: Sequence[FileThere], columns: Mapping[str, str]) -> tuple[dict[str, Survey], dict[str, DataError]]:
+def _surveys(files: Sequence[FileThere], columns: Mapping[str, str]) -> dict[str, Survey]:
     sample = max(50, SAMPLED_USERS // len(files))
-    surveys: dict[str, Survey] = {}
-    errors: dict[str, DataError] = {}
-    for place, found in spread(files, survey, (dict(columns), sample)):
-        if isinstance(found, DataError):
-            errors[files[place].name] = found
-        else:
-            surveys[files[place].name] = found
-    if not surveys:
-        raise _several(errors, 0)
-    return surveys, errors
+    found = dict(spread(files, survey, (dict(columns), sample)))
+    return {file.name: found[place] for place, file in enumerate(files)}
 
 
 def _plan(
