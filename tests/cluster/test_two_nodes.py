@@ -35,9 +35,10 @@ def two_nodes():
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 2, "object_store_memory": 150 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.add_node(**node)
+    cluster = Cluster()
     try:
+        connection.patiently(lambda: cluster.add_node(**node, include_dashboard=False))
+        connection.patiently(lambda: cluster.add_node(**node))
         with connected(cluster.address) as joined:
             yield joined
     finally:
@@ -69,7 +70,8 @@ def lists_in(folder: Path) -> pl.DataFrame:
 
 
 def test_a_made_up_log_goes_all_the_way_and_a_worker_is_killed(two_nodes, synthetic, model, tmp_path):
-    assert (two_nodes.nodes, two_nodes.is_new) == (2, False)
+    assert two_nodes.nodes >= 2
+    assert not two_nodes.is_new
     once = Dataset.open(synthetic / "once")
     parts, *_ = prepare_on_cluster(
         [str(synthetic / "parts")],
