@@ -606,6 +606,7 @@ class Recommender:
         include_seen: bool | None = None,
         slice_by: Sequence[str] = (),
         category: str | None = None,
+        rank: Callable[[Cases, int, bool | None], Rankings] | None = None,
     ) -> Evaluation:
         """Rank the whole catalogue for every test case of the split the model was trained under.
 
@@ -614,6 +615,7 @@ class Recommender:
             include_seen: Whether items of the history may be recommended again. Unset: as measured on the data.
             slice_by: Columns of the catalogue, the users or the log whose values get a slice each.
             category: Column of the catalogue for miscalibration. Unset: the first that holds categories.
+            rank: Ranks cases as `rank_cases` does, but elsewhere: on the machines of a cluster.
 
         Raises:
             ConfigError: The model has seen all interactions, or the split holds no test case.
@@ -635,7 +637,7 @@ class Recommender:
                 " in the test; prepare more data or choose another protocol"
             )
         began = time.monotonic()
-        rankings = self.rank_cases(split.test, max(cutoffs), include_seen)
+        rankings = (rank or self.rank_cases)(split.test, max(cutoffs), include_seen)
         seconds = time.monotonic() - began
         judge = Judge(
             self.dataset,
