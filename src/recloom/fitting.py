@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from recloom.config import to_table
-from recloom.dataset import Dataset, Growth, Split, Vocabulary, gather
+from recloom.dataset import Dataset, Growth, Histories, Split, Vocabulary, gather
 from recloom.encoders import (
     Encoder,
     encode_texts,
@@ -27,11 +27,11 @@ from recloom.models import (
     CountedModel,
     ItemText,
     Model,
-    Ranker,
     Sharded,
     Teacher,
     TrainedModel,
     TrainingData,
+    gathered_lists,
     moved,
 )
 from recloom.run_config import EncoderConfig, RunConfig
@@ -44,6 +44,7 @@ from recloom.training import (
     train,
     train_privately,
 )
+from recloom.workers import ALONE, Workers
 
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""
@@ -134,8 +135,11 @@ def fit_model(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
+    workers: Workers = ALONE,
 ) -> tuple[TrainingResult | None, Model, bool]:
     """Train a model as a config says, which promises no privacy.
+
+    Several workers call this side by side; the model that counts is that of the one that leads.
 
     Returns:
         The result of training, the fitted model, and whether it was fitted on validation too.
@@ -164,7 +168,7 @@ def fit_model(
         # Too little data to hold validation out: train as long as the config says, on everything.
         model.prepare(full)
         guess = replace(training, epochs=min(training.epochs, UNVALIDATED_EPOCHS))
-        return train(model, full, guess, validate=None, progress=progress), model, True
+        return train(model, full, guess, validate=None, progress=progress, workers=workers), model, True
     model.prepare(train_part)
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
@@ -174,27 +178,19 @@ def fit_model(
     asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
     target_B = dataset.item_index[cases.target]
 
-    def validate() -> float:
-        lists = Ranker(model).rank(asked, 10, config.include_seen).item_index_BK
-        return float(metric_values(lists, target_B, [10])["NDCG@10"].mean())
-
     result = train(
         model,
         train_part,
         search,
-        validate=validate,
+        validate=lambda: _validated(model, asked, target_B, config, workers),
         checkpoint=checkpoint,
         key=hashlib.sha256(key.encode()).hexdigest(),
         progress=progress,
         after_epoch=after_epoch,
+        workers=workers,
     )
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
-    tuned = validate()
-    if result.best_validation is not None and tuned < result.best_validation:
-        model.load_state_dict(before)
-    else:
-        result = replace(result, best_validation=tuned)
+    if workers.is_lead:
+        result = _tuned(model, result, asked, target_B, config)
     if not refit or result.stopped == "interrupted":
         return result, model, False
     final = new_model(dataset, config, text)
@@ -204,8 +200,29 @@ def fit_model(
         final.learn_from(teacher)
     final.tune_like(model)
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
-    again = train(final, full, rest, validate=None, progress=progress)
+    again = train(final, full, rest, validate=None, progress=progress, workers=workers)
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def _tuned(
+    model: TrainedModel, result: TrainingResult, asked: Histories, target_B: np.ndarray, config: RunConfig
+) -> TrainingResult:
+    """Choose what gradient steps do not learn, and keep it where validation agrees."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
+    tuned = _validated(model, asked, target_B, config, ALONE)
+    if result.best_validation is not None and tuned < result.best_validation:
+        model.load_state_dict(before)
+        return result
+    return replace(result, best_validation=tuned)
+
+
+def _validated(
+    model: TrainedModel, asked: Histories, target_B: np.ndarray, config: RunConfig, workers: Workers
+) -> float:
+    """Return NDCG@10 on validation, of whole lists that the workers have ranked together."""
+    lists = gathered_lists(model, asked, 10, config.include_seen, workers)
+    return float(metric_values(lists, target_B, [10])["NDCG@10"].mean())
 
 
 def fit_privately(

@@ -16,6 +16,7 @@ from recloom.models.classic import (
     TwoTower,
     UserKNN,
 )
+from recloom.models.gathered_lists import gathered_lists
 from recloom.models.interface import (
     CountedModel,
     ItemText,
@@ -69,5 +70,6 @@ __all__ = [
     "TrainedModel",
     "TrainingData",
     "VectorModel",
+    "gathered_lists",
     "moved",
 ]
