@@ -36,7 +36,8 @@ class DealtTable(nn.Embedding):
         whole_ID = collected(self.weight.detach(), self._workers)
         if whole_ID is None:
             return None
-        return nn.Embedding.from_pretrained(whole_ID, freeze=False, padding_idx=PADDING_INDEX, sparse=self.sparse)
+        rows, width = whole_ID.shape
+        return nn.Embedding(rows, width, padding_idx=PADDING_INDEX, sparse=self.sparse, _weight=whole_ID)
 
 
 class Route:
