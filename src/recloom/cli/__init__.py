@@ -29,6 +29,7 @@ from recloom.cli import (
     versions,
 )
 from recloom.cli.console import messages
+from recloom.cli.ray_option import RayCommand
 from recloom.errors import InputError, RecloomError
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ app.add_typer(datasets.app, name="datasets")
 app.command("prepare")(prepare.prepare)
 app.command("adapt")(adapt.adapt)
 app.command("distill")(distill.distill)
-app.command("fit")(fit.fit)
+app.command("fit", cls=RayCommand)(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare_models)
 app.command("tune")(tune.tune)
