@@ -1,6 +1,7 @@
 """Two processes that train together over gloo, against one that trains by itself."""
 
 import dataclasses
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from recloom.training import TrainingConfig, train
 from recloom.workers import ALONE, Group
 from tests.conftest import fake_text
 
+# Processes are forked from one that has imported everything, which takes seconds, and has no threads.
+multiprocessing.set_forkserver_preload([__name__])
 # With dropout, and with negatives that are drawn, every worker's chance is its own; without them all is determined.
 DETERMINED = {"embedding_dim": 8, "hidden_dim": 8, "dropout": 0.0, "id_dropout": 0.0, "request_dropout": 0.0}
 CONFIG = TrainingConfig(epochs=3, batch_size=64, patience=10)
@@ -64,7 +67,7 @@ def together(cycle_dataset, tmp_path):
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         arguments = (size, folder, str(cycle_dataset.path), config, checkpoint, options, large)
-        mp.spawn(_work, arguments, nprocs=size)
+        mp.start_processes(_work, arguments, nprocs=size, start_method="forkserver")
         return torch.load(folder / "result", weights_only=False)
 
     return start

@@ -133,8 +133,9 @@ def _trained(work: _Work, scaling: Any, folder: Path) -> Any:
         causes = getattr(error, "worker_failures", {}) or {0: error}
         cause = getattr(next(iter(causes.values())), "_base_exc", error)
         return RecloomError(
-            f"the workers of the Ray cluster failed more than {MOST_FAILURES} times, at last with {type(cause).__name__}:"
-            f" {str(cause).splitlines()[0]}; the checkpoint is kept: give the same command again"
+            f"the workers of the Ray cluster failed more than {MOST_FAILURES} times, at last with"
+            f" {type(cause).__name__}: {str(cause).splitlines()[0]}; the checkpoint is kept, give the same command"
+            " again"
         )
 
 

@@ -1,0 +1,81 @@
+"""Training on a Ray cluster of two nodes that run on this machine."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from recloom import Recommender
+from recloom.dataset import split_dataset
+from recloom.errors import ArtifactError, ConfigError
+from recloom.fitting import fit_model
+from recloom.run_config import RunConfig
+from recloom.tuning import tune
+
+pytest.importorskip("ray", reason="needs the extra ray")
+from recloom.cluster import RayFitter, connected
+from recloom.cluster.training import _room
+
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
+
+# Nothing is left to each worker's own chance, so that two of them learn what one does.
+SETTINGS = {
+    "split": {"protocol": "leave-one-out"},
+    "encoder": {"name": "none"},
+    "model": {
+        "embedding_dim": 8,
+        "hidden_dim": 8,
+        "dropout": 0.0,
+        "id_dropout": 0.0,
+        "request_dropout": 0.0,
+        "num_negatives": 0,
+    },
+    "training": {"batch_size": 64, "epochs": 80, "patience": 80, "learning_rate": 5e-4},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**28})
+    two.add_node(num_cpus=1, object_store_memory=2**28)
+    with connected(two.address):
+        yield two
+    two.shutdown()
+
+
+def epochs_done(checkpoint):
+    """Return how far a run has come, as its checkpoint says."""
+    if not checkpoint.exists():
+        return 0
+    with safe_open(checkpoint, framework="pt") as file:
+        return file.metadata()["state"].count('"epoch"')
+
+
+def test_a_node_lost_in_training_changes_nothing_in_the_result(cluster, cycle_dataset, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    seen = []
+
+    def lose_a_node():
+        while epochs_done(checkpoint) < 2:
+            time.sleep(0.05)
+        cluster.remove_node(cluster.worker_nodes.copy().pop())
+        seen.append(epochs_done(checkpoint))
+
+    losing = threading.Thread(target=lose_a_node)
+    losing.start()
+    fitted = Recommender.fit(cycle_dataset, settings=SETTINGS, checkpoint=checkpoint, fitter=RayFitter(2))
+    losing.join()
+    assert 2 <= seen[0] < 80  # it was lost in the middle
+    config = RunConfig.resolve("weave", cycle_dataset, SETTINGS)
+    result, model, _ = fit_model(cycle_dataset, split_dataset(cycle_dataset, config.split), config, None)
+    assert [epoch["epoch"] for epoch in fitted.run.curve] == list(range(1, 81))
+    assert fitted.run.best_epoch == result.best_epoch
+    assert fitted.run.validation_ndcg_at_10 == pytest.approx(result.best_validation, abs=1e-3)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(fitted.model.state_dict()[name].double(), tensor.double(), atol=1e-3, rtol=1e-2)
+    assert not list(tmp_path.glob("*.ray"))  # what Ray kept of the run is gone
