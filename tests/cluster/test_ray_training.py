@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,14 +9,11 @@ from safetensors import safe_open
 
 from recloom import Recommender
 from recloom.dataset import split_dataset
-from recloom.errors import ArtifactError, ConfigError
 from recloom.fitting import fit_model
 from recloom.run_config import RunConfig
-from recloom.tuning import tune
 
 pytest.importorskip("ray", reason="needs the extra ray")
 from recloom.cluster import RayFitter, connected
-from recloom.cluster.training import _room
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 

@@ -25,7 +25,7 @@ def test_without_a_number_there_is_a_worker_for_each_gpu_or_else_each_node():
 def test_more_workers_than_there_is_room_for_are_refused_at_once():
     with pytest.raises(ConfigError, match="--workers 3 is more than the Ray cluster has room for: 2 CPUs on 1 nodes"):
         _room([node(2), node(9, alive=False)], 3, None)
-    with pytest.raises(ConfigError, match="training.device is cuda, and the Ray cluster has 1 GPUs for 2 workers"):
+    with pytest.raises(ConfigError, match=r"training\.device is cuda, and the Ray cluster has 1 GPUs for 2 workers"):
         _room([node(8, gpus=1)], 2, "cuda")
 
 
