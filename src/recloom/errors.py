@@ -35,7 +35,11 @@ class MissingExtraError(InputError, ImportError):
 
     def __init__(self, extra: str, feature: str) -> None:
         super().__init__(f"{feature} needs the extra '{extra}'; install it with: pip install 'recloom[{extra}]'")
-        self.extra = extra
+        self.extra, self.feature = extra, feature
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        """Travel between processes."""
+        return MissingExtraError, (self.extra, self.feature)
 
 
 class EncodingError(RecloomError):

@@ -11,6 +11,7 @@ import torch
 from recloom.config import to_table
 from recloom.dataset import Dataset, Growth, Histories, Split, Vocabulary, gather
 from recloom.encoders import (
+    Blocks,
     Encoder,
     encode_texts,
     item_texts,
@@ -52,9 +53,18 @@ CACHE_NAME = "embeddings.h5"
 
 
 def read_catalogue(
-    dataset: Dataset, config: RunConfig, progress: Progress | None
+    dataset: Dataset,
+    config: RunConfig,
+    progress: Progress | None,
+    elsewhere: Callable[[EncoderConfig], Blocks] | None = None,
 ) -> tuple[ItemText | None, Encoder | None, EncoderConfig, list[str]]:
     """Encode the item text.
+
+    Args:
+        dataset: What holds the catalogue; vectors are kept beside it.
+        config: The run.
+        progress: Told how many texts are read.
+        elsewhere: Makes of a choice of encoder what encodes as it does, on other machines.
 
     Returns:
         What came of it, the encoder, how it was chosen, and warnings; None and None where no text is read.
@@ -70,14 +80,15 @@ def read_catalogue(
     _check_adaptation(dataset, config)
     chosen = replace(options, name=suggest_encoder(texts) if options.name == "auto" else options.name)
     try:
-        encoder = _load_encoder(chosen)
+        encoder = encoder_of(chosen)
     except MissingExtraError as error:
         if options.name != "auto":
             raise
         chosen = replace(options, name="hashing")
-        encoder = _load_encoder(chosen)
+        encoder = encoder_of(chosen)
         warnings.append(f"item text was read without a language model: {error}")
-    read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress)
+    spread = elsewhere(chosen) if elsewhere else None
+    read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress, spread)
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
     if isinstance(encoder, LanguageModelEncoder):
         encoder.release()  # training needs the memory
@@ -102,17 +113,21 @@ def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
         )
 
 
-def _load_encoder(config: EncoderConfig) -> Encoder:
-    return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8)
+def encoder_of(config: EncoderConfig, device: str = "cpu") -> Encoder:
+    """Load the encoder that a config names."""
+    return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8, device=device)
 
 
 def text_reader(config: EncoderConfig) -> Callable[[Sequence[str]], np.ndarray]:
     """Return a function from texts to vectors that loads the encoder of a config when first called."""
-    return _reader(lambda: _load_encoder(config), cache=None)
+    return _reader(lambda: encoder_of(config), cache=None)
 
 
 def _reader(
-    load: Callable[[], Encoder], cache: Path | None, progress: Progress | None = None
+    load: Callable[[], Encoder],
+    cache: Path | None,
+    progress: Progress | None = None,
+    elsewhere: Blocks | None = None,
 ) -> Callable[[Sequence[str]], np.ndarray]:
     """Return a function from texts to vectors that loads the encoder when first called."""
     loaded: list[Encoder] = []
@@ -121,7 +136,7 @@ def _reader(
         if not loaded:
             loaded.append(load())
         report = (lambda done, total: progress("reading item text", done, total)) if progress else None
-        return encode_texts(loaded[0], texts, cache=cache, progress=report)
+        return encode_texts(loaded[0], texts, cache=cache, progress=report, elsewhere=elsewhere)
 
     return read
 

@@ -161,7 +161,7 @@ class Recommender:
             settings: Options by table, as in a run file: `{"training": {"epochs": 20}}`.
             checkpoint: File to keep the state of training in, and to go on from after a kill.
             progress: Told what is going on, how much is done and how much there is to do.
-            fitter: Trains in the place of this process, such as `recloom.cluster.RayFitter`.
+            fitter: Trains in the place of this process, such as `recloom.cluster.training.RayFitter`.
 
         Raises:
             ConfigError: An option is unknown or out of range, or the split leaves nothing to learn from.
@@ -611,6 +611,7 @@ class Recommender:
         include_seen: bool | None = None,
         slice_by: Sequence[str] = (),
         category: str | None = None,
+        rank: Callable[[Cases, int, bool | None], Rankings] | None = None,
     ) -> Evaluation:
         """Rank the whole catalogue for every test case of the split the model was trained under.
 
@@ -619,6 +620,7 @@ class Recommender:
             include_seen: Whether items of the history may be recommended again. Unset: as measured on the data.
             slice_by: Columns of the catalogue, the users or the log whose values get a slice each.
             category: Column of the catalogue for miscalibration. Unset: the first that holds categories.
+            rank: Ranks cases as `rank_cases` does, but elsewhere: on the machines of a cluster.
 
         Raises:
             ConfigError: The model has seen all interactions, or the split holds no test case.
@@ -640,7 +642,7 @@ class Recommender:
                 " in the test; prepare more data or choose another protocol"
             )
         began = time.monotonic()
-        rankings = self.rank_cases(split.test, max(cutoffs), include_seen)
+        rankings = (rank or self.rank_cases)(split.test, max(cutoffs), include_seen)
         seconds = time.monotonic() - began
         judge = Judge(
             self.dataset,

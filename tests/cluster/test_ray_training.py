@@ -13,7 +13,8 @@ from recloom.fitting import fit_model
 from recloom.run_config import RunConfig
 
 pytest.importorskip("ray", reason="needs the extra ray")
-from recloom.cluster import RayFitter, connected
+from recloom.cluster import connected
+from recloom.cluster.training import RayFitter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 

@@ -2,8 +2,7 @@ import pytest
 
 from recloom import Recommender
 from recloom.cli.fit import fit
-from recloom.cluster import RayFitter
-from recloom.cluster.training import _room
+from recloom.cluster.training import RayFitter, _room
 from recloom.errors import ConfigError
 
 

@@ -15,6 +15,7 @@ from recloom.cli import (
     disclose,
     distill,
     doctor,
+    encode,
     evaluate,
     export,
     fit,
@@ -42,17 +43,18 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(datasets.app, name="datasets")
-app.command("prepare")(prepare.prepare)
+app.command("prepare", cls=RayCommand)(prepare.prepare)
+app.command("encode", cls=RayCommand)(encode.encode)
 app.command("adapt")(adapt.adapt)
 app.command("distill")(distill.distill)
 app.command("fit", cls=RayCommand)(fit.fit)
-app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate", cls=RayCommand)(evaluate.evaluate)
 app.command("compare")(compare.compare_models)
 app.command("tune", cls=RayCommand)(tune.tune)
 app.command("backtest")(backtest.backtest)
 app.command("compress")(compress.compress_model)
 app.command("export")(export.export)
-app.command("recommend")(recommend.recommend)
+app.command("recommend", cls=RayCommand)(recommend.recommend)
 app.command("similar")(similar.similar)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")

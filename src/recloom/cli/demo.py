@@ -34,7 +34,8 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for data, models and res
     raw = out / "raw"
     tables = read_tables(raw / sample.interactions, raw / sample.items, raw / sample.users)
     dataset = Dataset.from_tables(*tables, out=out / "dataset")
-    show_dataset(dataset, *tables)
+    log, catalogue, people = tables
+    show_dataset(dataset, log.report, catalogue, people)
 
     _heading("3. Training and evaluation on held-out interactions (recloom fit, recloom evaluate)")
     evaluations: dict[tuple[str, str], Evaluation] = {}

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from recloom.cli.console import console, parse_cutoffs
+from recloom.cli.ray_option import RayAddress, on_ray
 from recloom.errors import ConfigError
 from recloom.evaluation import Estimate, Evaluation
 from recloom.files import replacing
@@ -26,6 +27,7 @@ def evaluate(
     reward: Annotated[str, typer.Option(help="Column of the exposures to estimate.")] = "clicked",
     clip: Annotated[float, typer.Option(help="Largest weight of an exposure.")] = 100.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here too.")] = None,
+    ray: RayAddress = None,
 ) -> None:
     """Rank the whole catalogue for every test case and print the metrics."""
     recommender = Recommender.load(model)
@@ -36,7 +38,13 @@ def evaluate(
             f" fit another model with --protocol {protocol}"
         )
     cutoffs = parse_cutoffs(k)
-    evaluation = recommender.evaluate(cutoffs, slice_by=slice_by, category=category)
+    with on_ray(ray) as is_spread:
+        rank = None
+        if is_spread:
+            from recloom.cluster.answering import rank_on_cluster
+
+            rank = rank_on_cluster(model)
+        evaluation = recommender.evaluate(cutoffs, slice_by=slice_by, category=category, rank=rank)
     written = evaluation.to_json()
     show_evaluation(evaluation)
     if exposures:

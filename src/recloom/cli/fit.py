@@ -7,7 +7,7 @@ import typer
 
 from recloom.cli.console import ShownProgress, console, messages, parse_duration
 from recloom.cli.ray_option import RayAddress, on_ray
-from recloom.cluster import RayFitter
+from recloom.cluster.training import RayFitter
 from recloom.config import parse_settings, read_run_file
 from recloom.dataset import Dataset
 from recloom.errors import ConfigError

@@ -6,15 +6,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recloom.cli.console import console, messages, parse_pairs
+from recloom.cli.console import ShownProgress, console, messages, parse_pairs
+from recloom.cli.ray_option import RayAddress, on_ray
 from recloom.dataset import Dataset
-from recloom.events import CleaningConfig, Entities, Interactions, Pseudonyms, read_tables
+from recloom.events import CleaningConfig, Entities, Pseudonyms, ReadReport, read_tables
 
 SMALL = 1_000
 
 
 def prepare(
-    interactions: Annotated[list[str], typer.Argument(help="What people did: files, globs in quotes, or a folder.")],
+    interactions: Annotated[
+        list[str], typer.Argument(help="What people did: files, globs in quotes, or a folder; with --ray also URLs.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the dataset to.")],
     items: Annotated[str | None, typer.Option(help="What the items say: a file, glob or folder.")] = None,
     users: Annotated[str | None, typer.Option(help="What is known of the users.")] = None,
@@ -26,6 +29,7 @@ def prepare(
     repeat_seconds: Annotated[int, typer.Option(help="Drop repeats of an interaction within so many seconds.")] = 0,
     max_events_per_hour: Annotated[int, typer.Option(help="Drop users who ever have more in an hour.")] = 0,
     keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Keep exact repeats of a row.")] = False,
+    ray: RayAddress = None,
 ) -> None:
     """Read logs and catalogues of any known format into a dataset."""
     cleaning = CleaningConfig(
@@ -34,18 +38,33 @@ def prepare(
         max_events_per_hour=max_events_per_hour,
         min_interactions=min_interactions,
     )
-    log, catalogue, people = read_tables(
-        interactions, items, users, columns=parse_pairs("--column", column), cleaning=cleaning
-    )
+    columns = parse_pairs("--column", column)
     pseudonyms = Pseudonyms.from_file(pseudonym_key, create=True) if pseudonym_key else None
-    dataset = Dataset.from_tables(log, catalogue, people, out=out, pseudonyms=pseudonyms)
-    show_dataset(dataset, log, catalogue, people)
+    with on_ray(ray) as is_spread:
+        if is_spread:
+            from recloom.cluster.preparation import prepare_on_cluster
+
+            with ShownProgress() as progress:
+                dataset, report, catalogue, people = prepare_on_cluster(
+                    interactions,
+                    items,
+                    users,
+                    out=out,
+                    columns=columns,
+                    cleaning=cleaning,
+                    pseudonyms=pseudonyms,
+                    progress=progress,
+                )
+        else:
+            log, catalogue, people = read_tables(interactions, items, users, columns=columns, cleaning=cleaning)
+            dataset, report = Dataset.from_tables(log, catalogue, people, out=out, pseudonyms=pseudonyms), log.report
+    show_dataset(dataset, report, catalogue, people)
     if pseudonym_key:
         console.print(f"User ids are pseudonyms; keep {pseudonym_key} apart from the data.", soft_wrap=True)
     console.print(f"Wrote {dataset.path}. Next: recloom fit {out} --out MODEL", soft_wrap=True)
 
 
-def show_dataset(dataset: Dataset, log: Interactions, catalogue: Entities | None, people: Entities | None) -> None:
+def show_dataset(dataset: Dataset, log: ReadReport, catalogue: Entities | None, people: Entities | None) -> None:
     """Print what was read, and what somebody should know before relying on it."""
     table = Table(show_header=False, box=None)
     table.add_row("interactions", f"{dataset.num_interactions:,}")
@@ -54,12 +73,12 @@ def show_dataset(dataset: Dataset, log: Interactions, catalogue: Entities | None
     table.add_row("behaviours", ", ".join(dataset.behavior.vocabulary.ids))
     if dataset.context:
         table.add_row("context", ", ".join(dataset.context))
-    table.add_row("columns", ", ".join(f"{theirs} = {ours}" for theirs, ours in log.report.columns.items()))
+    table.add_row("columns", ", ".join(f"{theirs} = {ours}" for theirs, ours in log.columns.items()))
     console.print(table)
-    for part in (log, catalogue, people):
-        for note in part.report.notes if part else []:
+    for report in (log, catalogue and catalogue.report, people and people.report):
+        for note in report.notes if report else []:
             messages.print(f"note: {note}", soft_wrap=True)
-    for reason, count in log.report.dropped.items():
+    for reason, count in log.dropped.items():
         messages.print(f"left out: {count:,} rows, {reason} (rejects.csv has each)", soft_wrap=True)
     if catalogue:
         strangers = len(dataset.items) - len(catalogue.table)

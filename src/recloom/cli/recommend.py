@@ -1,6 +1,5 @@
 """`recloom recommend`: a model and somebody's history to what comes next."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +8,12 @@ import polars as pl
 import typer
 from rich.table import Table
 
+from recloom.bulk import Asked, Written, answer_lines, as_table, count, write_lists
 from recloom.cli.console import PseudonymKey, console, messages, parse_pairs, read_pseudonyms
-from recloom.dataset import Interaction
+from recloom.cli.ray_option import RayAddress, on_ray
 from recloom.errors import ConfigError, DataError
 from recloom.files import replacing
-from recloom.recommender import RankedList, Recommendation, Recommender
+from recloom.recommender import Recommendation, Recommender
 
 SHOWN_HISTORY = 5
 _WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
@@ -34,17 +34,36 @@ def recommend(
     context: Annotated[list[str], typer.Option(help="The situation now: location=Shanghai. Repeatable.")] = [],  # noqa: B006
     items: Annotated[str | None, typer.Option(help="Catalogue rows to know beside the model's: new items.")] = None,
     include_seen: Annotated[bool | None, typer.Option(help="Whether items of the history may come again.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the lists: .csv, .parquet or .jsonl.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the lists: .csv, .parquet or .jsonl; or a folder, part by part, for very many."),
+    ] = None,
+    ray: RayAddress = None,
 ) -> None:
     """Recommend what comes next."""
     if sum([user is not None, history is not None, histories is not None, all_users]) != 1:
         raise ConfigError("say for whom, in one way: --user ID, --history A,B,C, --histories FILE or --all-users")
-    if out and out.suffix not in _WRITERS:
-        raise ConfigError(f"--out {out} has the suffix {out.suffix!r}; choose {', '.join(_WRITERS)}")
+    is_many = histories is not None or all_users
+    if out and out.suffix not in _WRITERS and not (is_many and not out.suffix):
+        folder = ", or a folder for --all-users and --histories"
+        raise ConfigError(f"--out {out} has the suffix {out.suffix!r}; choose {', '.join(_WRITERS)}{folder}")
+    if ray and not (is_many and out and not out.suffix):
+        raise ConfigError("--ray is for very many lists: give --all-users or --histories FILE, and --out FOLDER")
+    situation = parse_pairs("--context", context)
+    if out and not out.suffix:
+        asked = Asked(
+            model=str(model.absolute()),
+            histories=None if histories is None else str(histories.absolute()),
+            items=None if items is None else str(Path(items).absolute()),
+            k=k,
+            context=situation,
+            include_seen=include_seen,
+        )
+        _write_folder(asked, out.absolute(), ray)
+        return
     recommender = Recommender.load(model)
     if items:
         recommender = recommender.with_items(items)
-    situation = parse_pairs("--context", context)
     options: dict[str, Any] = {"k": k, "context": situation, "include_seen": include_seen}
     if user is not None:
         if pseudonyms := read_pseudonyms(pseudonym_key):
@@ -54,19 +73,32 @@ def recommend(
         ids = [part.strip() for part in history.split(",") if part.strip()]
         queries, lists = ["history"], recommender.recommend_histories([ids], **options)
     elif histories is not None:
-        queries, lists = _answer_file(recommender, histories, options)
+        queries, lists = answer_lines(recommender, _read(histories), histories, options)
     else:
         queries = list(recommender.dataset.users.ids)
         lists = recommender.recommend_users(queries, **options)
-    _report_unusual(lists)
+    _report_unusual(count(lists))
     if out:
-        table = _as_table(queries, lists)
+        table = as_table(queries, lists)
         with replacing(out) as beside:
             _WRITERS[out.suffix](table, beside)
         console.print(f"Wrote {len(table):,} recommendations for {len(queries):,} histories to {out}", soft_wrap=True)
         return
     for query, ranked in zip(queries, lists, strict=True):
         show_list(f"For {query}" if query != "history" else "For this history", ranked.items)
+
+
+def _write_folder(asked: Asked, out: Path, ray: str | None) -> None:
+    with on_ray(ray) as is_spread:
+        answers = None
+        if is_spread:
+            from recloom.cluster.answering import answer_on_cluster as answers
+        written = write_lists(asked, out, answers)
+    _report_unusual(written)
+    console.print(
+        f"Wrote {written.lists:,} recommendations for {written.queries:,} histories to {out}/part-*.parquet",
+        soft_wrap=True,
+    )
 
 
 def show_list(title: str, items: list[Recommendation]) -> None:
@@ -85,59 +117,17 @@ def show_history(recommender: Recommender, user: str) -> None:
     console.print(f"User {user}, last: {'; '.join(titles)}", soft_wrap=True)
 
 
-def _answer_file(recommender: Recommender, path: Path, options: dict[str, Any]) -> tuple[list[str], list[RankedList]]:
-    """Answer every line of a JSON lines file; lines without their own context share the command's."""
-    queries: list[str] = []
-    histories: list[list[str | Interaction]] = []
-    rows_by_context: dict[str, list[int]] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            query = json.loads(line)
-            histories.append([_interaction(one) for one in query["history"]])
-            queries.append(str(query["query_id"]))
-            rows_by_context.setdefault(json.dumps(query.get("context") or {}), []).append(number - 1)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(
-                f'line {number} of {path} is not a query ({error}); wanted {{"query_id": "...", "history": ["item"]}}'
-            ) from None
-    if not queries:
-        raise DataError(f"{path} holds no query; wanted one JSON object a line")
-    answers: dict[int, RankedList] = {}
-    for context, rows in rows_by_context.items():
-        own = {"context": json.loads(context)} if context != "{}" else {}
-        lists = recommender.recommend_histories([histories[row] for row in rows], **(options | own))
-        answers |= dict(zip(rows, lists, strict=True))
-    return queries, [answers[row] for row in range(len(queries))]
-
-
-def _lines(path: Path) -> list[str]:
+def _read(path: Path) -> bytes:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start:,}; convert it") from None
 
 
-def _interaction(one: Any) -> Interaction:
-    if isinstance(one, dict):
-        rest = {name: v for name, v in one.items() if name not in ("item_id", "timestamp", "behavior")}
-        return Interaction(str(one["item_id"]), int(one.get("timestamp", 0)), str(one.get("behavior", "")), rest)
-    return Interaction(str(one))
-
-
-def _report_unusual(lists: list[RankedList]) -> None:
-    if unknown := sum(ranked.unknown_items for ranked in lists):
-        messages.print(f"note: {unknown:,} items of the histories are not in the catalogue and were skipped")
-    if empty := sum(ranked.served_by == "popular" for ranked in lists if ranked.items):
-        messages.print(f"note: {empty:,} histories were empty; they got what is most popular")
-
-
-def _as_table(queries: list[str], lists: list[RankedList]) -> pl.DataFrame:
-    rows = [
-        (query, item.rank, item.item_id, item.score)
-        for query, ranked in zip(queries, lists, strict=True)
-        for item in ranked.items
-    ]
-    schema = {"query_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float32}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+def _report_unusual(written: Written) -> None:
+    if written.unknown_items:
+        messages.print(
+            f"note: {written.unknown_items:,} items of the histories are not in the catalogue and were skipped"
+        )
+    if written.popular:
+        messages.print(f"note: {written.popular:,} histories were empty; they got what is most popular")

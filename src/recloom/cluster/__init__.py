@@ -1,6 +1,5 @@
-"""What the commands do comes in, spread over the machines of a Ray cluster it goes out: the same functions, elsewhere."""
+"""The work of a command comes in; done by the machines of a Ray cluster, with the same functions, it goes out."""
 
 from recloom.cluster.connection import LOCAL, NEAREST, Joined, connected
-from recloom.cluster.training import RayFitter
 
-__all__ = ["LOCAL", "NEAREST", "Joined", "RayFitter", "connected"]
+__all__ = ["LOCAL", "NEAREST", "Joined", "connected"]

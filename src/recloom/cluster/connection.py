@@ -63,24 +63,30 @@ def connected(address: str) -> Iterator[Joined]:
         ConfigError: The address is not understood, or a node has another recloom.
         RecloomError: Nothing answers, or the cluster failed while the block ran.
     """
-    ray = _import_ray()
+    ray = import_ray()
     was_connected = ray.is_initialized()
     is_new = False if was_connected else _join(ray, address)
     stop = threading.Event()
     try:
         joined = _look(ray, is_new)
-        threading.Thread(target=_watch, args=(joined.address, stop), daemon=True).start()
+        threading.Thread(target=watch, args=(joined.address, stop), daemon=True).start()
         yield joined
     except ray.exceptions.RayError as error:
-        raise _explained(error) from None
+        raise explained(error) from None
     finally:
         stop.set()
         if not was_connected:
             ray.shutdown()
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Import Ray, quiet and patient.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # has to be said before Ray is imported
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # half a minute is too little on a busy machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what will change
     try:
         import ray
@@ -88,7 +94,7 @@ def _import_ray() -> Any:
     except ImportError:
         raise MissingExtraError("ray", "--ray") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told in one sentence, by `connected`
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -102,7 +108,8 @@ def _join(ray: Any, address: str) -> bool:
         _check_answers(address)
     if address != LOCAL:
         try:
-            _init(ray, address=address)
+            environment = {"env_vars": worker_variables()}
+            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
             return False
         except ConnectionError:
             if address != NEAREST:
@@ -115,27 +122,31 @@ def _join(ray: Any, address: str) -> bool:
                 f"the Ray cluster at {address} cannot be joined ({_first_line(error)}); look at it with: ray status"
                 f" --address={address}"
             ) from None
-    _init(
-        ray,
-        address=LOCAL,
-        num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
-        object_store_memory=STORE_BYTES,
-        include_dashboard=False,
-    )
+    before = dict(os.environ)
+    # Processes that are started inherit them, which is quicker than to prepare an environment for each.
+    os.environ.update(worker_variables())
+    try:
+        ray.init(
+            address=LOCAL,
+            num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
+            object_store_memory=STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     return True
 
 
-def _init(ray: Any, **options: Any) -> None:
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=worker_environment(), **options)
-
-
-def worker_environment() -> dict[str, Any]:
-    """Return Ray's `runtime_env` for workers: they find this very package, and each keeps to its own CPU."""
+def worker_variables() -> dict[str, str]:
+    """Return the environment of workers, in which they find this very package and each keeps to its own CPU."""
     here = str(Path(recloom.__file__).parent.parent)
     paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    threads = {"POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
+    variables = {"POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
     # Installed packages are found without help, and a path before them could hide others.
-    return {"env_vars": threads if "site-packages" in here else threads | {"PYTHONPATH": os.pathsep.join(paths)}}
+    return variables if "site-packages" in here else variables | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _check_answers(address: str) -> None:
@@ -152,8 +163,8 @@ def _check_answers(address: str) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         what = getattr(error, "strerror", None) or "what listens there is no head node of this version of Ray"
         raise RecloomError(
-            f"no Ray cluster answers at {address} ({what}; waited {SECONDS_TO_ANSWER:.0f} s at most); check the address,"
-            " and on the head node: ray status"
+            f"no Ray cluster answers at {address} ({what}; waited {SECONDS_TO_ANSWER:.0f} s at most); check the"
+            " address, and on the head node: ray status"
         ) from None
 
 
@@ -195,7 +206,7 @@ def _look(ray: Any, is_new: bool) -> Joined:
     return Joined(ray.get_runtime_context().gcs_address, len(nodes), cpus, is_new)
 
 
-def _watch(address: str, stop: threading.Event) -> None:
+def watch(address: str, stop: threading.Event) -> None:
     """End the process when the head node has not answered several times."""
     host, _, port = address.rpartition(":")
     missed = 0
@@ -216,7 +227,7 @@ def _watch(address: str, stop: threading.Event) -> None:
     os._exit(1)  # every other thread may be inside Ray, which waits for the head node
 
 
-def _explained(error: BaseException) -> RecloomError:
+def explained(error: BaseException) -> RecloomError:
     """Return what went wrong as one sentence: recloom's own where a worker raised it."""
     chain: list[BaseException] = []
     seen: BaseException | None = error

@@ -1,7 +1,8 @@
 """A validated table of interactions comes in; vocabularies, splits and sequences, kept in one HDF5 file, go out."""
 
+from recloom.dataset.assembling import assemble
 from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn, unknown_value
-from recloom.dataset.dataset import FILE_NAME, Dataset
+from recloom.dataset.dataset import FILE_NAME, Dataset, write_report
 from recloom.dataset.growing import Growth, grow, log_of, without
 from recloom.dataset.sequences import (
     Histories,
@@ -48,6 +49,7 @@ __all__ = [
     "SplitConfig",
     "Ties",
     "Vocabulary",
+    "assemble",
     "context_value",
     "dataset_part",
     "expand_ranges",
@@ -62,4 +64,5 @@ __all__ = [
     "unknown_value",
     "windows",
     "without",
+    "write_report",
 ]

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import polars as pl
 
+from recloom.dataset.mapped_arrays import mapped
 from recloom.dataset.vocabulary import Vocabulary
 
 
@@ -88,7 +89,7 @@ def write_column(parent: h5py.Group, name: str, column: ContextColumn) -> None:
 
 def read_column(group: h5py.Group) -> ContextColumn:
     """Read what `write_column` stored."""
-    values = group["values"][:]
+    values = mapped(group["values"])
     if "vocabulary" in group:
         return CategoryColumn(values, Vocabulary.read(group, "vocabulary"))
     return NumberColumn(values)

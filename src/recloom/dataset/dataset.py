@@ -1,4 +1,8 @@
-"""A prepared dataset: interactions as flat arrays of indices, items and users as tables, in one HDF5 file."""
+"""A prepared dataset: interactions as flat arrays of indices, items and users as tables, in one HDF5 file.
+
+The arrays of interactions are not read but mapped: a part of them comes into memory when it is looked at, and the
+system may let go of it again, so that a log need not fit into memory.
+"""
 
 import copy
 import hashlib
@@ -6,7 +10,7 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +29,7 @@ from recloom.dataset.columns import (
     read_column,
     write_column,
 )
+from recloom.dataset.mapped_arrays import mapped
 from recloom.dataset.tables import read_table, write_table
 from recloom.dataset.vocabulary import Vocabulary
 from recloom.errors import ArtifactError
@@ -33,6 +38,7 @@ from recloom.events import (
     Entities,
     Interactions,
     Pseudonyms,
+    ReadReport,
     Source,
     read_tables,
 )
@@ -41,6 +47,9 @@ from recloom.version import __version__
 
 FILE_NAME = "dataset.h5"
 FORMAT_VERSION = 2
+VALUES_AT_ONCE = 2**22
+ALIGNED_FROM, ALIGNMENT = 4_096, 64
+"""Bytes."""
 
 
 class Dataset:
@@ -152,15 +161,12 @@ class Dataset:
         offsets = np.zeros(len(user_vocabulary) + 2, dtype=np.int64)
         np.cumsum(np.bincount(user_index, minlength=len(user_vocabulary) + 1), out=offsets[1:])
         del user_index
-        with replacing(path) as beside, _new_file(beside, log.table, catalogue) as file:
-            file.attrs["format"], file.attrs["version"] = "recloom-dataset", FORMAT_VERSION
-            file.attrs["created_by"] = f"recloom {__version__}"
-            file.attrs["num_interactions"] = len(item_index)
-            file.attrs["pseudonym_key_id"] = pseudonym_key_id
+        size = int(log.table.estimated_size() + catalogue.estimated_size())
+        with replacing(path) as beside, new_file(beside, size, len(item_index), pseudonym_key_id) as file:
             item_vocabulary.write(file, "item_ids")
             user_vocabulary.write(file, "user_ids")
-            write_table(file, "items", _aligned(catalogue, item_vocabulary, "item_id"))
-            write_table(file, "users", _aligned(users.table if users else None, user_vocabulary, "user_id"))
+            write_table(file, "items", aligned(catalogue, item_vocabulary.ids, "item_id"))
+            write_table(file, "users", aligned(users.table if users else None, user_vocabulary.ids, "user_id"))
             file["user_offsets"] = offsets
             events = file.create_group("events")
             events["item_index"] = item_index[order]
@@ -171,9 +177,9 @@ class Dataset:
             for name in log.table.columns:
                 if name not in ("user_id", "item_id", "timestamp", "weight"):
                     write_column(context, name, _reordered(encode_column(log.table[name]), order))
-            file.attrs["fingerprint"] = _fingerprint(file)
+            file.attrs["fingerprint"] = fingerprint_of(file)
         if out is not None:
-            _write_reports(path.parent, log, items, users)
+            write_reports(path.parent, log.rejects, {"interactions": log, "items": items, "users": users})
         dataset = cls(path)
         dataset._temporary = temporary
         return dataset
@@ -206,17 +212,17 @@ class Dataset:
     @cached_property
     def item_index(self) -> np.ndarray:
         """The item of each interaction, int32."""
-        return self._read(lambda file: file["events/item_index"][:])
+        return self._read(lambda file: mapped(file["events/item_index"]))
 
     @cached_property
     def timestamp(self) -> np.ndarray:
         """The time of each interaction in UTC seconds, int64."""
-        return self._read(lambda file: file["events/timestamp"][:])
+        return self._read(lambda file: mapped(file["events/timestamp"]))
 
     @cached_property
     def weight(self) -> np.ndarray | None:
         """The weight that the log gives each interaction; None where it gives none."""
-        return self._read(lambda file: file["events/weight"][:] if "weight" in file["events"] else None)
+        return self._read(lambda file: mapped(file["events/weight"]) if "weight" in file["events"] else None)
 
     @cached_property
     def behavior(self) -> CategoryColumn:
@@ -261,7 +267,7 @@ class Dataset:
         extended = copy.copy(self)
         extended._has_own_items = True
         extended.items = Vocabulary([*self.items.ids, *new])
-        extended.item_table = _aligned(both, extended.items, "item_id")
+        extended.item_table = aligned(both, extended.items.ids, "item_id")
         return extended
 
     def of_users(self, chosen: np.ndarray) -> "Dataset":
@@ -316,7 +322,7 @@ class Dataset:
             del file["item_ids"], file["items"]
             self.items.write(file, "item_ids")
             write_table(file, "items", self.item_table)
-            file.attrs["fingerprint"] = _fingerprint(file)
+            file.attrs["fingerprint"] = fingerprint_of(file)
 
     def _read(self, what: Any) -> Any:
         try:
@@ -334,15 +340,22 @@ class _TemporaryFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-def _new_file(path: Path, *tables: pl.DataFrame) -> h5py.File:
-    reserve(path, sum(int(table.estimated_size()) for table in tables))
-    return h5py.File(path, "w")
+def new_file(path: Path, size: int, num_interactions: int, pseudonym_key_id: str) -> h5py.File:
+    """Open a dataset file to be written, of about so many bytes; who closes it gives it its fingerprint before."""
+    reserve(path, size)
+    # Large arrays begin where they can be mapped.
+    file = h5py.File(path, "w", alignment_threshold=ALIGNED_FROM, alignment_interval=ALIGNMENT)
+    file.attrs["format"], file.attrs["version"] = "recloom-dataset", FORMAT_VERSION
+    file.attrs["created_by"] = f"recloom {__version__}"
+    file.attrs["num_interactions"] = num_interactions
+    file.attrs["pseudonym_key_id"] = pseudonym_key_id
+    return file
 
 
-def _aligned(table: pl.DataFrame | None, vocabulary: Vocabulary, key: str) -> pl.DataFrame:
-    """Put rows in the vocabulary's order, with empty ones for ids the table lacks."""
-    ids = pl.DataFrame({key: pl.Series(vocabulary.ids, dtype=pl.String)})
-    return ids if table is None else ids.join(table, on=key, how="left", maintain_order="left")
+def aligned(table: pl.DataFrame | None, ids: Sequence[str] | pl.Series, key: str) -> pl.DataFrame:
+    """Put rows in the order of ids, with empty ones for ids the table lacks."""
+    of_ids = pl.DataFrame({key: pl.Series(ids, dtype=pl.String)})
+    return of_ids if table is None else of_ids.join(table, on=key, how="left", maintain_order="left")
 
 
 def _stable_order(user_index: np.ndarray, num_users: int) -> np.ndarray | slice:
@@ -360,13 +373,18 @@ def _reordered(column: ContextColumn, order: np.ndarray | slice) -> ContextColum
     return replace(column, values=column.values[order])
 
 
-def _write_reports(folder: Path, log: Interactions, items: Entities | None, users: Entities | None) -> None:
+def write_reports(folder: Path, rejects: pl.DataFrame, parts: Mapping[str, Interactions | Entities | None]) -> None:
+    """Write the rows that were left out, and what was found in each of the files."""
     with replacing(folder / "rejects.csv") as beside:
-        log.rejects.write_csv(beside)
-    parts = {"interactions": log, "items": items, "users": users}
-    reports = {name: asdict(part.report) for name, part in parts.items() if part}
+        rejects.write_csv(beside)
+    write_report(folder, {name: part.report for name, part in parts.items() if part})
+
+
+def write_report(folder: Path, reports: Mapping[str, ReadReport]) -> None:
+    """Write what was found in each of the files."""
+    tables = {name: asdict(report) for name, report in reports.items()}
     with replacing(folder / "report.json") as beside:
-        beside.write_text(json.dumps(reports, indent=1, ensure_ascii=False), encoding="utf-8")
+        beside.write_text(json.dumps(tables, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _values(column: ContextColumn, where: slice) -> pl.Series:
@@ -376,14 +394,15 @@ def _values(column: ContextColumn, where: slice) -> pl.Series:
     return pl.Series(column.values[where]).fill_nan(None)
 
 
-def _fingerprint(file: h5py.File) -> str:
-    """Digest every array of a dataset file, names and values."""
+def fingerprint_of(file: h5py.File) -> str:
+    """Digest every array of a dataset file, names and values, a piece at a time."""
     digest = hashlib.blake2b(digest_size=16)
 
     def visit(name: str, stored: h5py.Group | h5py.Dataset) -> None:
         if isinstance(stored, h5py.Dataset):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(stored[:]).view(np.uint8).data)
+            for begin in range(0, len(stored), VALUES_AT_ONCE):
+                digest.update(np.ascontiguousarray(stored[begin : begin + VALUES_AT_ONCE]).view(np.uint8).data)
 
     file.visititems(visit)
     return digest.hexdigest()

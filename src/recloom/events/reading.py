@@ -1,6 +1,6 @@
 """A log, its catalogue and its users, read together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from recloom.events.cleaning import CleaningConfig
 from recloom.events.dialects import check_mapping
@@ -24,9 +24,7 @@ def read_tables(
         DataError: A file cannot be used, or a column of `columns` is in none of them.
     """
     columns = columns or {}
-    headers = [_headers(source) if columns and source else [] for source in (interactions, items, users)]
-    check_mapping(columns, headers)
-    of_log, of_items, of_users = ({n: c for n, c in columns.items() if c in header} for header in headers)
+    of_log, of_items, of_users = mappings(headers_of(interactions) if columns else [], items, users, columns)
     return (
         read_interactions(interactions, columns=of_log, cleaning=cleaning),
         read_items(items, columns=of_items) if items else None,
@@ -34,5 +32,20 @@ def read_tables(
     )
 
 
-def _headers(source: Source) -> list[str]:
+def mappings(
+    log_header: Sequence[str], items: Source | None, users: Source | None, columns: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return what the caller says of the columns of the log, of the catalogue and of the users.
+
+    Raises:
+        DataError: A column of `columns` is in none of them.
+    """
+    headers = [log_header, *(headers_of(source) if columns and source else [] for source in (items, users))]
+    check_mapping(columns, headers)
+    of_log, of_items, of_users = ({n: c for n, c in columns.items() if c in header} for header in headers)
+    return of_log, of_items, of_users
+
+
+def headers_of(source: Source) -> list[str]:
+    """Return the columns of files, as the files name them."""
     return [name for path in find_files(source) for name in header_of(open_table(path))]

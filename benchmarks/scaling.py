@@ -1,0 +1,210 @@
+"""What each stage costs a million interactions, from one million on; and lists a second with one worker and with two.
+
+    python benchmarks/scaling.py curve --millions 1,3,10
+    python benchmarks/scaling.py workers --model MODEL
+    python benchmarks/scaling.py plot
+
+Each stage runs in a process of its own, with one thread. Processor time is what counts, as others use the machine;
+preparation is that of a cluster (`prepare_on_cluster`) with its jobs done here one after the other, so that all of its
+work is seen and none of Ray's. Figures are added to `benchmarks/scaling.json`.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FIGURES = HERE / "scaling.json"
+INTERACTIONS_A_USER = 25
+ITEMS_A_MILLION = 10_000
+MOST_ITEMS = 1_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    what = parser.add_subparsers(dest="what", required=True)
+    curve = what.add_parser("curve")
+    curve.add_argument("--millions", default="1,3,10")
+    curve.add_argument("--stages", default="generate,prepare,encode,recommend")
+    curve.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "recloom-scaling")
+    workers = what.add_parser("workers")
+    workers.add_argument("--model", type=Path, required=True)
+    workers.add_argument("--queries", type=int, default=1_000, help="Queries of a part.")
+    stage = what.add_parser("stage")
+    stage.add_argument("name")
+    stage.add_argument("millions", type=float)
+    stage.add_argument("folder", type=Path)
+    what.add_parser("plot")
+    options = parser.parse_args()
+    if options.what == "curve":
+        for millions in map(float, options.millions.split(",")):
+            for name in options.stages.split(","):
+                run_stage(name, millions, options.folder / f"{millions:g}")
+            shutil.rmtree(options.folder / f"{millions:g}")
+    elif options.what == "stage":
+        STAGES[options.name](options.millions, options.folder)
+    elif options.what == "workers":
+        count_workers(options.model, options.queries)
+    else:
+        plot()
+
+
+def run_stage(name: str, millions: float, folder: Path) -> None:
+    """Run one stage in a process of its own, and note what it took."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, __file__, "stage", name, str(millions), str(folder)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    note(
+        {
+            "stage": name,
+            "millions": millions,
+            "seconds": round(time.monotonic() - began, 1),
+            "processor_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2),
+            **facts,
+        }
+    )
+
+
+def note(figures: dict[str, object]) -> None:
+    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else []
+    FIGURES.write_text(json.dumps([*known, figures], indent=1) + "\n")
+    print(figures, flush=True)
+
+
+def say(**facts: object) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"work_seconds": round(time.process_time() - STARTED, 2), "peak_bytes": peak, **facts}))
+
+
+def size_of(*paths: Path) -> int:
+    return sum(
+        file.stat().st_size
+        for path in paths
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.is_file()
+    )
+
+
+def generate(millions: float, folder: Path) -> None:
+    from recloom.events import Synthetic, write_synthetic
+
+    begin()
+    interactions = round(millions * 1_000_000)
+    items = min(MOST_ITEMS, round(millions * ITEMS_A_MILLION))
+    write_synthetic(folder / "raw", Synthetic(interactions // INTERACTIONS_A_USER, items, interactions))
+    say(bytes=size_of(folder / "raw"))
+
+
+def prepare(millions: float, folder: Path) -> None:
+    from recloom.cluster import preparation
+
+    def here(jobs, function, arguments=(), **_):
+        return ((place, function(job, *arguments)) for place, job in enumerate(jobs))
+
+    begin()
+    preparation.spread = here
+    items = str(folder / "raw" / "items")
+    preparation.prepare_on_cluster([str(folder / "raw" / "interactions")], items, out=folder / "dataset")
+    say(bytes=size_of(folder / "dataset" / "dataset.h5"))
+
+
+def encode(millions: float, folder: Path) -> None:
+    from recloom.dataset import Dataset
+    from recloom.encoders import encode_texts, item_texts, load_encoder
+
+    begin()
+    texts = item_texts(Dataset.open(folder / "dataset").item_table, None)
+    encode_texts(load_encoder("hashing"), texts, cache=folder / "dataset" / "embeddings.h5")
+    say(bytes=size_of(folder / "dataset" / "embeddings.h5"), texts=len(texts))
+
+
+def recommend(millions: float, folder: Path) -> None:
+    from recloom.bulk import Asked, write_lists
+    from recloom.dataset import Dataset
+    from recloom.recommender import Recommender
+
+    # A model that has learned little ranks as fast as any other.
+    settings = {"encoder": {"name": "none"}, "training": {"epochs": 1, "refit": False, "budget": 1.0}}
+    Recommender.fit(Dataset.open(folder / "dataset"), "weave", settings=settings).save(folder / "model")
+    begin()
+    written = write_lists(Asked(model=str(folder / "model")), folder / "lists")
+    say(bytes=size_of(folder / "lists"), users=written.queries)
+
+
+STAGES = {"generate": generate, "prepare": prepare, "encode": encode, "recommend": recommend}
+STARTED = 0.0
+
+
+def begin() -> None:
+    global STARTED
+    STARTED = time.process_time()
+
+
+def count_workers(model: Path, queries: int) -> None:
+    """Make the lists of a model's users with one worker and with two; time from the first part that is done on."""
+    from recloom.bulk import Asked, write_lists
+    from recloom.cluster import LOCAL, connected
+    from recloom.cluster.answering import answer_on_cluster
+
+    asked = Asked(model=str(model.absolute()), queries_of_a_part=queries)
+    with connected(LOCAL):
+        for workers in (1, 2, 1, 2):
+            at: list[float] = []
+            counts: list[int] = []
+
+            def answers(parts, asked, out, workers=workers, at=at, counts=counts):
+                for written in answer_on_cluster(parts, asked, out, workers=workers):
+                    at.append(time.monotonic())
+                    counts.append(written.queries)
+                    yield written
+
+            with tempfile.TemporaryDirectory() as folder:
+                write_lists(asked, Path(folder) / "lists", answers)
+            # Until each worker has done a part, some of the time goes into loading the model.
+            users = sum(counts[workers:])
+            rate = users / (at[-1] - at[workers - 1])
+            note({"stage": "workers", "workers": workers, "users": users, "users_per_second": round(rate, 1)})
+
+
+def plot() -> None:
+    """Draw processor time and bytes a million interactions."""
+    import altair as alt
+
+    rows = [row for row in json.loads(FIGURES.read_text()) if row["stage"] in STAGES]
+    values = [
+        {
+            "stage": row["stage"],
+            "million interactions": row["millions"],
+            "what": what,
+            "each": row[key] / row["millions"] / scale,
+        }
+        for row in rows
+        for what, key, scale in (("processor seconds", "work_seconds", 1), ("megabytes", "bytes", 1e6))
+    ]
+    logarithmic = alt.Scale(type="log")
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("million interactions:Q", scale=logarithmic),
+            y=alt.Y("each:Q", scale=logarithmic, title="for a million interactions"),
+            color="stage:N",
+            column=alt.Column("what:N", title=None),
+        )
+        .properties(width=320, height=260)
+    )
+    chart.save(HERE / "scaling.svg")
+
+
+if __name__ == "__main__":
+    main()
