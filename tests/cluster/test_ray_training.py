@@ -13,7 +13,7 @@ from recloom.fitting import fit_model
 from recloom.run_config import RunConfig
 
 pytest.importorskip("ray", reason="needs the extra ray")
-from recloom.cluster import connected
+from recloom.cluster import connected, connection
 from recloom.cluster.training import RayFitter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
@@ -36,13 +36,20 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def cluster():
+    """Start a head node and another node with room for one worker each, and be part of them."""
+    connection.import_ray()
     from ray.cluster_utils import Cluster
 
-    two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**28})
-    two.add_node(num_cpus=1, object_store_memory=2**28)
-    with connected(two.address):
-        yield two
-    two.shutdown()
+    node = {"num_cpus": 1, "object_store_memory": 150 * 2**20}
+    two = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    two.add_node(**node)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connection, "SECONDS_TO_LOOK", 600.0)  # machines that run tests are busy
+            with connected(two.address):
+                yield two
+    finally:
+        two.shutdown()
 
 
 def epochs_done(checkpoint):

@@ -123,8 +123,6 @@ def _trained(work: _Work, scaling: Any, folder: Path) -> Any:
             name=folder.name,
             storage_path=str(folder.parent),
             failure_config=FailureConfig(max_failures=MOST_FAILURES),
-            # Threads that sleep while they wait: recloom sets it too late where torch was imported before.
-            worker_runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}},
         ),
     )
     try:
