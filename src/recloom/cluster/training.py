@@ -76,9 +76,14 @@ class RayFitter:
         """
         import ray
         from ray.train import ScalingConfig
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         size, resources, use_gpu = _room(ray.nodes(), self.workers, config.training.device)
-        board = ray.remote(num_cpus=0)(_Board).remote()
+        if checkpoint:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        # On this node, which is there as long as anybody asks.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
         work = _Work(
             dataset.path.absolute(),
             dataset.fingerprint,
