@@ -42,6 +42,7 @@ from recloom.training import (
     Progress,
     TrainingResult,
     new_and_replayed,
+    refit_checkpoint,
     train,
     train_privately,
 )
@@ -188,7 +189,8 @@ def fit_model(
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
     text_digest = None if text is None else hashlib.sha256(text.vectors_IE.tobytes()).hexdigest()
-    key = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
+    named = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
+    key = hashlib.sha256(named.encode()).hexdigest()
     cases = split.validation.sample(training.validation_cases, training.seed)
     asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
     target_B = dataset.item_index[cases.target]
@@ -199,7 +201,7 @@ def fit_model(
         search,
         validate=lambda: _validated(model, asked, target_B, config, workers),
         checkpoint=checkpoint,
-        key=hashlib.sha256(key.encode()).hexdigest(),
+        key=key,
         progress=progress,
         after_epoch=after_epoch,
         workers=workers,
@@ -215,7 +217,16 @@ def fit_model(
         final.learn_from(teacher)
     final.tune_like(model)
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
-    again = train(final, full, rest, validate=None, progress=progress, workers=workers)
+    again = train(
+        final,
+        full,
+        rest,
+        validate=None,
+        checkpoint=refit_checkpoint(checkpoint) if checkpoint else None,
+        key=f"{key} for {result.best_epoch} epochs",
+        progress=progress,
+        workers=workers,
+    )
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
 
 

@@ -102,10 +102,16 @@ def load_checkpoint(
     return TrainingState(curve, saved["best_epoch"], _under("best.", tensors), _under("best_moments.", tensors))
 
 
+def refit_checkpoint(path: Path) -> Path:
+    """Return the file that keeps the state of training again on everything, beside that of the search."""
+    return path.with_name(f"{path.name}.refit")
+
+
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint with all its files, if there is one."""
-    path.unlink(missing_ok=True)
-    _remove_parts(path, kept=[])
+    """Remove the checkpoints of a run with all their files, if there are any."""
+    for one in (path, refit_checkpoint(path)):
+        one.unlink(missing_ok=True)
+        _remove_parts(one, kept=[])
 
 
 def _tensors(model: nn.Module, optimization: Optimization, state: TrainingState) -> dict[str, Tensor]:
