@@ -3,14 +3,17 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
 from recloom import Recommender
-from recloom.dataset import split_dataset
-from recloom.fitting import fit_model
+from recloom.dataset import SplitConfig, split_dataset
+from recloom.fitting import fit_model, new_model
+from recloom.models import TrainingData
 from recloom.run_config import RunConfig
+from recloom.tuning import _halves, _merged, _ndcg, tune
 
 pytest.importorskip("ray", reason="needs the extra ray")
 from recloom.cluster import connected, connection
@@ -50,6 +53,28 @@ def cluster():
                 yield two
     finally:
         two.shutdown()
+
+
+def test_trials_side_by_side_are_judged_as_trials_one_by_one(cluster, dataset_of, tmp_path):
+    rng = np.random.default_rng(0)
+    log = []
+    for user in range(60):
+        item = int(rng.integers(20))
+        for at in np.sort(rng.integers(10_000_000, size=12)).tolist():
+            item = (item + 1) % 20 if rng.random() < 0.8 else int(rng.integers(20))
+            log.append(f"u{user:02},i{item:02},{at + 1}")
+    dataset, no_text = dataset_of(log), {"encoder": {"name": "none"}}
+    first = tune(dataset, "item-knn", settings=no_text, trials=3, folder=tmp_path / "tuned", on_ray=True)
+    again = tune(dataset, "item-knn", settings=no_text, trials=4, folder=tmp_path / "tuned", on_ray=True)
+    assert [trial.number for trial in again.trials] == [0, 1, 2, 3]
+    assert again.trials[:3] == first.trials
+    split = split_dataset(dataset, SplitConfig())
+    chooser, _ = _halves(split.validation)
+    for trial in again.trials:
+        config = RunConfig.resolve("item-knn", dataset, _merged(no_text, trial.settings))
+        model = new_model(dataset, config, None)
+        model.count(TrainingData(dataset, split.train))
+        assert trial.value == _ndcg(model, dataset, config, chooser).mean()
 
 
 def epochs_done(checkpoint):
