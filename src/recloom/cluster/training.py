@@ -99,7 +99,8 @@ class RayFitter:
             num_workers=(1, size) if size > 1 else size, use_gpu=use_gpu, resources_per_worker=resources
         )
         with TemporaryDirectory() as temporary:
-            folder = (work.checkpoint or Path(temporary) / "checkpoint").with_suffix(".ray")
+            beside = work.checkpoint or Path(temporary) / "checkpoint"
+            folder = beside.with_name(f"{beside.name}.ray")
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; its checkpoint is elsewhere
             try:
                 outcome = _in_background(lambda: _trained(work, scaling, folder), board, progress)
@@ -137,7 +138,7 @@ def _trained(work: _Work, scaling: Any, folder: Path) -> Any:
         cause = getattr(next(iter(causes.values())), "_base_exc", error)
         return RecloomError(
             f"the workers of the Ray cluster failed more than {MOST_FAILURES} times, at last with"
-            f" {type(cause).__name__}: {str(cause).splitlines()[0]}; the checkpoint is kept, give the same command"
+            f" {type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}; the checkpoint is kept, give the same command"
             " again"
         )
 
@@ -156,7 +157,9 @@ def _train_share(config: dict[str, Any]) -> Any:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size()))
+    # A new cluster on one machine says that it has more CPUs than there are.
+    cores = max(1, (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size())
+    torch.set_num_threads(min(torch.get_num_threads(), cores))
     # What comes from the object store is shared by all workers of a node, and nobody writes to it.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     if problem := next(filter(None, group.gather(_problem(work))), None):
