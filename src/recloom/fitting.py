@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from recloom.config import to_table
-from recloom.dataset import PADDING_INDEX, Dataset, Growth, Split, Vocabulary, gather
+from recloom.dataset import PADDING_INDEX, Dataset, Growth, Histories, Split, Vocabulary, gather
 from recloom.encoders import (
     Blocks,
     Encoder,
@@ -28,11 +28,11 @@ from recloom.models import (
     CountedModel,
     ItemText,
     Model,
-    Ranker,
     Sharded,
     Teacher,
     TrainedModel,
     TrainingData,
+    gathered_lists,
     moved,
 )
 from recloom.run_config import EncoderConfig, RunConfig
@@ -42,9 +42,11 @@ from recloom.training import (
     Progress,
     TrainingResult,
     new_and_replayed,
+    refit_checkpoint,
     train,
     train_privately,
 )
+from recloom.workers import ALONE, Workers
 
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""
@@ -149,8 +151,11 @@ def fit_model(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
+    workers: Workers = ALONE,
 ) -> tuple[TrainingResult | None, Model, bool]:
     """Train a model as a config says, which promises no privacy.
+
+    Several workers call this side by side; the model that counts is that of the one that leads.
 
     Returns:
         The result of training, the fitted model, and whether it was fitted on validation too.
@@ -179,32 +184,31 @@ def fit_model(
         # Too little data to hold validation out: train as long as the config says, on everything.
         model.prepare(full)
         guess = replace(training, epochs=min(training.epochs, UNVALIDATED_EPOCHS))
-        return train(model, full, guess, validate=None, progress=progress), model, True
+        return train(model, full, guess, validate=None, progress=progress, workers=workers), model, True
     model.prepare(train_part)
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
     text_digest = None if text is None else hashlib.sha256(text.vectors_IE.tobytes()).hexdigest()
-    key = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
+    named = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
+    key = hashlib.sha256(named.encode()).hexdigest()
     cases = split.validation.sample(training.validation_cases, training.seed)
     asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
     target_B = dataset.item_index[cases.target]
-
-    def validate() -> float:
-        lists = Ranker(model).rank(asked, 10, config.include_seen).item_index_BK
-        return float(metric_values(lists, target_B, [10])["NDCG@10"].mean())
 
     result = train(
         model,
         train_part,
         search,
-        validate=validate,
+        validate=lambda: _validated(model, asked, target_B, config, workers),
         checkpoint=checkpoint,
-        key=hashlib.sha256(key.encode()).hexdigest(),
+        key=key,
         progress=progress,
         after_epoch=after_epoch,
+        workers=workers,
     )
-    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, _was_there(full, config))
-    result = replace(result, best_validation=validate())
+    if workers.is_lead:
+        model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, _was_there(full, config))
+        result = replace(result, best_validation=_validated(model, asked, target_B, config, ALONE))
     if not refit or result.stopped == "interrupted":
         return result, model, False
     final = new_model(dataset, config, text)
@@ -214,7 +218,16 @@ def fit_model(
         final.learn_from(teacher)
     final.tune_like(model)
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
-    again = train(final, full, rest, validate=None, progress=progress)
+    again = train(
+        final,
+        full,
+        rest,
+        validate=None,
+        checkpoint=refit_checkpoint(checkpoint) if checkpoint else None,
+        key=f"{key} for {result.best_epoch} epochs",
+        progress=progress,
+        workers=workers,
+    )
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
 
 
@@ -229,6 +242,14 @@ def _was_there(full: TrainingData, config: RunConfig) -> torch.Tensor:
         is_there_I[PADDING_INDEX] = False
         return is_there_I
     return torch.from_numpy(full.item_counts() > 0)
+
+
+def _validated(
+    model: TrainedModel, asked: Histories, target_B: np.ndarray, config: RunConfig, workers: Workers
+) -> float:
+    """Return NDCG@10 on validation, of whole lists that the workers have ranked together."""
+    lists = gathered_lists(model, asked, 10, config.include_seen, workers)
+    return float(metric_values(lists, target_B, [10])["NDCG@10"].mean())
 
 
 def fit_privately(

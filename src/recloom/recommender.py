@@ -58,6 +58,7 @@ from recloom.fitting import (
     text_reader,
 )
 from recloom.models import (
+    MODELS,
     CountedModel,
     ItemText,
     Model,
@@ -89,6 +90,11 @@ FORMAT_VERSION = 5
 USERS_AT_ONCE = 4_096
 REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")
 FEW_CASES = 30
+Fitter = Callable[
+    [Dataset, Split, RunConfig, ItemText | None, Teacher | None, Path | None, Progress | None],
+    tuple[TrainingResult | None, Model, bool],
+]
+"""Trains a model; arguments and results are those of `fit_model`."""
 MOMENTS_NAME = "optimizer.safetensors"
 
 
@@ -146,6 +152,7 @@ class Recommender:
         settings: Tables | None = None,
         checkpoint: Path | None = None,
         progress: Progress | None = None,
+        fitter: Fitter = fit_model,
     ) -> "Recommender":
         """Read the item text, hold out what the protocol says, and train.
 
@@ -155,12 +162,15 @@ class Recommender:
             settings: Options by table, as in a run file: `{"training": {"epochs": 20}}`.
             checkpoint: File to keep the state of training in, and to go on from after a kill.
             progress: Told what is going on, how much is done and how much there is to do.
+            fitter: Trains in the place of this process, such as `recloom.cluster.training.RayFitter`.
 
         Raises:
             ConfigError: An option is unknown or out of range, or the split leaves nothing to learn from.
             TrainingError: There is nothing to learn from, or the loss is not a number.
         """
         config = RunConfig.resolve(model, dataset, settings or {})
+        if fitter is not fit_model:
+            _check_shareable(config)
         began = time.monotonic()
         split = split_dataset(dataset, config.split)
         text, encoder, chosen, warnings = read_catalogue(dataset, config, progress)
@@ -179,7 +189,7 @@ class Recommender:
             warnings += _shard_warnings(sharded)
             counts_I = TrainingData(dataset, split.full if refit else split.train).item_counts()
         else:
-            result, fitted, refit = fit_model(
+            result, fitted, refit = fitter(
                 dataset, split, config, text, load_teacher(dataset, config), checkpoint, progress
             )
             counts_I = TrainingData(dataset, split.full if refit else split.train).item_counts()
@@ -1003,6 +1013,20 @@ def _private_warnings(record: PrivacyRecord) -> list[str]:
             " one of them did would keep that promise; choose a smaller one"
         )
     return warnings
+
+
+def _check_shareable(config: RunConfig) -> None:
+    """Refuse early what only this process can fit."""
+    if issubclass(MODELS[config.model_name], CountedModel):
+        raise ConfigError(
+            f"{config.model_name} is counted in one pass and has no gradient steps to share; leave --ray out"
+        )
+    for option, is_set in (
+        ("epsilon", config.privacy.epsilon is not None),
+        ("shards", config.privacy.shards > 1),
+    ):
+        if is_set:
+            raise ConfigError(f"privacy.{option} is for fitting on one machine; leave it or --ray out")
 
 
 def load_teacher(dataset: Dataset, config: RunConfig) -> Teacher | None:

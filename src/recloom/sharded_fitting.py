@@ -19,7 +19,7 @@ from recloom.fitting import carried_moments, fit_model, indices_in, learn_furthe
 from recloom.models import ItemText, Model, Sharded, TrainedModel, TrainingData
 from recloom.models.circumstances import MOST_CONTEXT_VALUES
 from recloom.run_config import RunConfig
-from recloom.training import PrivacyConfig, Progress
+from recloom.training import PrivacyConfig, Progress, remove_checkpoint
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def fit_shards(
         )
     for path in kept_beside:
         if path is not None:
-            path.unlink(missing_ok=True)
+            remove_checkpoint(path)
     return result
 
 

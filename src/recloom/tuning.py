@@ -3,26 +3,31 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 
+from recloom.cluster.tuning import try_on_ray
 from recloom.config import Tables
 from recloom.dataset import Cases, Dataset, Split, gather, split_dataset
 from recloom.errors import ConfigError, TrainingError
 from recloom.evaluation import metric_values
 from recloom.evaluation.significance import PairedDifference, paired_difference
-from recloom.fitting import fit_model, new_model, read_catalogue
+from recloom.fitting import fit_model, new_model, read_catalogue, text_reader
 from recloom.models import MODELS, CountedModel, ItemText, Model, Ranker, Span, TrainingData
 from recloom.recommender import load_teacher
-from recloom.run_config import RunConfig
+from recloom.run_config import EncoderConfig, RunConfig
 from recloom.training import Epoch, Progress
 
 METRIC = "NDCG@10"
+Space = Mapping[str, Span | Sequence[Any]]
+ValueOf = Callable[..., float]
+"""From options, and who is told of each epoch, to what they reach."""
 WARM_TRIALS, WARM_EPOCHS = 5, 3
 """Trials and epochs that are never cut short: a bad beginning says little."""
 
@@ -69,6 +74,7 @@ def tune(
     folder: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    on_ray: bool = False,
 ) -> Tuning:
     """Look for better settings of a model, by validation alone.
 
@@ -87,6 +93,8 @@ def tune(
         folder: Where to keep the trials, so that a later call goes on. None: they are forgotten.
         seed: Decides what is tried.
         progress: Told what is going on.
+        on_ray: Try settings side by side on the Ray cluster that this program is connected to. What is tried then
+            depends on which trials end first, how each is judged does not.
 
     Raises:
         ConfigError: The model has nothing to tune, or the split holds no validation case.
@@ -105,25 +113,30 @@ def tune(
     base = replace(base, encoder=chosen)
     asked = replace(split, validation=chooser)
 
-    study = _study(model, base, dataset, space, folder)
+    storage = _storage(folder)
+    study = _study(model, base, dataset, space, storage)
+    value_of = partial(_value, dataset, model, settings, asked, chosen, text, chooser)
     if (default := study.user_attrs.get("default")) is None:
-        default = float(_ndcg(_fit(dataset, asked, base, text), dataset, base, chooser).mean())
+        default = value_of({})
         study.set_user_attr("default", default)
-
-    def objective(trial: optuna.Trial) -> float:
-        config = RunConfig.resolve(model, dataset, _merged(settings, _suggest(trial, space)))
-        fitted = _fit(dataset, asked, replace(config, encoder=chosen), text, _reporting(trial))
-        return float(_ndcg(fitted, dataset, config, chooser).mean())
-
-    began, done = time.monotonic(), sum(trial.state.is_finished() for trial in study.trials)
-    for number in range(done, trials):
-        if budget is not None and time.monotonic() - began >= budget:
-            break
-        if progress:
-            progress(f"tuning {model}", number, trials)
-        # Seeded by its number: a search that is gone on with tries what it would have tried without a break.
-        study.sampler = optuna.samplers.TPESampler(seed=(seed * 1_000_003 + number) % 2**32, n_startup_trials=8)
-        study.optimize(objective, n_trials=1, catch=(TrainingError,))
+    done = sum(trial.state.is_finished() for trial in study.trials)
+    if on_ray and trials > done:
+        there = partial(
+            _value_there, dataset.path.absolute(), model, settings, asked, chosen, _portable(text, chosen), chooser
+        )
+        try_on_ray(
+            there,
+            partial(_suggest, space=space),
+            study.study_name,
+            storage,
+            trials - done,
+            budget=budget,
+            seed=seed * 1_000_003 + done,
+            metric=METRIC,
+            warm=(WARM_TRIALS, WARM_EPOCHS),
+        )
+    else:
+        _try_one_by_one(value_of, space, study, range(done, trials), budget, seed, progress)
     best, best_value = {}, default
     finished = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     if finished and study.best_value > default:
@@ -138,6 +151,56 @@ def tune(
     )
 
 
+def _try_one_by_one(
+    value_of: ValueOf,
+    space: Space,
+    study: optuna.Study,
+    numbers: range,
+    budget: float | None,
+    seed: int,
+    progress: Progress | None,
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return value_of(_suggest(trial, space), _reporting(trial))
+
+    began = time.monotonic()
+    for number in numbers:
+        if budget is not None and time.monotonic() - began >= budget:
+            break
+        if progress:
+            progress("tuning", number, numbers.stop)
+        # Seeded by its number: a search that is gone on with tries what it would have tried without a break.
+        study.sampler = optuna.samplers.TPESampler(seed=(seed * 1_000_003 + number) % 2**32, n_startup_trials=8)
+        study.optimize(objective, n_trials=1, catch=(TrainingError,))
+
+
+def _value(
+    dataset: Dataset,
+    model: str,
+    settings: Tables,
+    split: Split,
+    encoder: EncoderConfig,
+    text: ItemText | None,
+    chooser: Cases,
+    options: Mapping[str, Any],
+    after_epoch: Callable[[Epoch], None] | None = None,
+) -> float:
+    """Return what some options reach on the cases that choose."""
+    config = replace(RunConfig.resolve(model, dataset, _merged(settings, options)), encoder=encoder)
+    fitted = _fit(dataset, split, config, text, after_epoch)
+    return float(_ndcg(fitted, dataset, config, chooser).mean())
+
+
+def _value_there(dataset: Path, *rest: Any) -> float:
+    """Do the same where nothing is open yet, such as on another machine."""
+    return _value(Dataset(dataset), *rest)
+
+
+def _portable(text: ItemText | None, encoder: EncoderConfig) -> ItemText | None:
+    """Return item text that may travel: more of it is read by an encoder that is loaded where it is needed."""
+    return None if text is None else replace(text, read=text_reader(encoder))
+
+
 def _halves(cases: Cases) -> tuple[Cases, Cases]:
     """Part cases by user, at random."""
     is_chooser = np.random.default_rng(1).permutation(len(np.unique(cases.user_index))) % 2 == 0
@@ -145,24 +208,29 @@ def _halves(cases: Cases) -> tuple[Cases, Cases]:
     return cases.rows(np.flatnonzero(is_chooser[user])), cases.rows(np.flatnonzero(~is_chooser[user]))
 
 
+def _storage(folder: Path | None) -> optuna.storages.BaseStorage:
+    if folder is None:
+        return optuna.storages.InMemoryStorage()
+    folder.mkdir(parents=True, exist_ok=True)
+    return optuna.storages.RDBStorage(f"sqlite:///{folder / 'trials.db'}")
+
+
 def _study(
-    model: str, base: RunConfig, dataset: Dataset, space: Mapping[str, Any], folder: Path | None
+    model: str, base: RunConfig, dataset: Dataset, space: Space, storage: optuna.storages.BaseStorage
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     key = f"{dataset.fingerprint} {model} {json.dumps(base.to_toml())} {space}"
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(
         study_name=name,
-        storage=f"sqlite:///{folder / 'trials.db'}" if folder else None,
+        storage=storage,
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=WARM_TRIALS, n_warmup_steps=WARM_EPOCHS),
         load_if_exists=True,
     )
 
 
-def _suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
+def _suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for name, values in space.items():
         if not isinstance(values, Span):

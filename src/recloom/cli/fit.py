@@ -6,12 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from recloom.cli.console import ShownProgress, console, messages, parse_duration
+from recloom.cli.ray_option import RayAddress, on_ray
+from recloom.cluster.training import RayFitter
 from recloom.config import parse_settings, read_run_file
 from recloom.dataset import Dataset
+from recloom.errors import ConfigError
+from recloom.fitting import fit_model
 from recloom.lifecycle.versions import has_versions, keep
 from recloom.memory import spare_memory
 from recloom.recommender import Recommender, check_replaceable
 from recloom.run_config import profile_settings
+from recloom.training import remove_checkpoint
 
 
 def fit(
@@ -33,6 +38,10 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="Any option: training.epochs=20. Repeatable.")] = [],  # noqa: B006
     config: Annotated[Path | None, typer.Option(help="Run file in TOML with the same tables as a model's.")] = None,
+    ray: RayAddress = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --ray, how many train together: one for each GPU, or else node.")
+    ] = None,
 ) -> None:
     """Train a model. Ctrl-C keeps the best so far; after a kill, the same command goes on where it was."""
     tables = read_run_file(config) if config else {}
@@ -60,16 +69,19 @@ def fit(
         for table, values in more.items():
             tables.setdefault(table, {}).update({name: v for name, v in values.items() if v is not None})
     checkpoint = out.with_name(f".{out.name}.checkpoint")
-    with ShownProgress() as progress:
+    if workers and ray is None:
+        raise ConfigError("--workers is for training on a Ray cluster; add --ray")
+    with on_ray(ray) as is_shared, ShownProgress() as progress:
         recommender = Recommender.fit(
             Dataset.open(dataset),
             name,
             settings=tables,
             checkpoint=checkpoint,
             progress=progress,
+            fitter=RayFitter(workers) if is_shared else fit_model,
         )
     version = keep(recommender, out)
-    checkpoint.unlink(missing_ok=True)
+    remove_checkpoint(checkpoint)
     show_fit(recommender)
     next_step = "recommend" if recommender.config.split.everything else "evaluate"
     written = f"{out} version {version}" if version else str(out)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from recloom.cli.console import ShownProgress, console, parse_duration
+from recloom.cli.ray_option import RayAddress, on_ray
 from recloom.config import Tables, parse_settings, read_run_file
 from recloom.dataset import Dataset
 from recloom.errors import ConfigError
@@ -27,6 +28,7 @@ def tune(
     seed: Annotated[int, typer.Option(help="Decides what is tried.")] = 0,
     settings: Annotated[list[str], typer.Option("--set", help="An option that stays as it is. Repeatable.")] = [],  # noqa: B006
     config: Annotated[Path | None, typer.Option(help="Run file in TOML with options that stay.")] = None,
+    ray: RayAddress = None,
 ) -> None:
     """Look for better settings by validation alone, and say whether the gain is more than luck."""
     from recloom.tuning import tune as search  # optuna takes a second to import
@@ -39,7 +41,7 @@ def tune(
     for more in (short, parse_settings(settings)):
         for table, values in more.items():
             tables.setdefault(table, {}).update({name: v for name, v in values.items() if v is not None})
-    with ShownProgress() as progress:
+    with on_ray(ray) as is_shared, ShownProgress() as progress:
         tuning = search(
             Dataset.open(dataset),
             model,
@@ -49,6 +51,7 @@ def tune(
             folder=out,
             seed=seed,
             progress=progress,
+            on_ray=is_shared,
         )
     best = out / "best.toml"
     with replacing(best) as beside:

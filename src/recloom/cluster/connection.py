@@ -165,6 +165,7 @@ def worker_variables() -> dict[str, str]:
     here = str(Path(recloom.__file__).parent.parent)
     paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     variables = {"POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
+    variables["OMP_WAIT_POLICY"] = "PASSIVE"  # as recloom sets it, but Ray Train imports torch before recloom
     # Installed packages are found without help, and a path before them could hide others.
     return variables if "site-packages" in here else variables | {"PYTHONPATH": os.pathsep.join(paths)}
 

@@ -17,6 +17,7 @@ from recloom.models.classic import (
     UserKNN,
 )
 from recloom.models.ensemble import Ensemble
+from recloom.models.gathered_lists import gathered_lists
 from recloom.models.interface import (
     CountedModel,
     ItemText,
@@ -71,5 +72,6 @@ __all__ = [
     "TrainedModel",
     "TrainingData",
     "VectorModel",
+    "gathered_lists",
     "moved",
 ]

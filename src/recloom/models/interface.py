@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from recloom.dataset import SECONDS_PER_DAY, Dataset, Histories, Segments, SplitConfig
 from recloom.errors import ConfigError
+from recloom.workers import Workers
 
 if TYPE_CHECKING:
     from recloom.models.teacher import Teacher
@@ -219,6 +220,30 @@ class TrainedModel(Model):
 
     def tune_like(self, other: "TrainedModel") -> None:
         """Take over what `tune` chose for another model of the same class."""
+
+    @property
+    def item_table_bytes(self) -> int:
+        """What the tables take that have a row for each item and can be dealt out; 0 where there are none."""
+        return 0
+
+    def deal_items(self, workers: Workers) -> None:
+        """Keep only some rows of these tables on each worker, and look the others up where they are.
+
+        Raises:
+            ConfigError: The model has none.
+        """
+        raise ConfigError(
+            f"training.shard_items is for models whose item table can be dealt over workers; {self.name} has none,"
+            " weave has"
+        )
+
+    def collect_items(self) -> None:
+        """Put the whole tables back on the worker that leads."""
+
+    @property
+    def own_items(self) -> Tensor | None:
+        """The items whose rows are here and which `scorer` scores, the others being -inf; None: all of them."""
+        return None
 
     def learn_from(self, teacher: "Teacher") -> None:
         """Have the loss follow a teacher's opinion as well.

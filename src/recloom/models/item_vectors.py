@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from recloom.dataset import PADDING_INDEX
+from recloom.models.dealt_table import DealtTable, Route, own_rows
 from recloom.models.text_features import Whitening
+from recloom.workers import ALONE, Workers
 
 Fusion = Literal["id", "text", "sum", "gated", "concat", "init"]
 
@@ -43,6 +45,7 @@ class ItemVectors(nn.Module):
         super().__init__()
         self.fusion: Fusion = fusion if text_IE is not None else "id"
         self.id_dropout = id_dropout
+        self._workers = ALONE
         self.register_buffer("seen_I", torch.zeros(num_items + 1, dtype=torch.bool))
         id_width = width - width // 2 if self.fusion == "concat" else width
         if self.fusion != "text":
@@ -110,6 +113,37 @@ class ItemVectors(nn.Module):
         if self.fusion != "id":
             self.text_IF[rows_N] = self.whitening(embedding_NE.to(self.whitening.mean_E))
 
+    def deal(self, workers: Workers) -> None:
+        """Keep only this worker's rows of the tables, and look the others up where they are."""
+        self._workers = workers
+        if self.fusion != "text":
+            self.ids = DealtTable(self.ids, workers)
+        if self.fusion != "id":
+            self.text_IF = own_rows(self.text_IF, workers)
+
+    def collect(self) -> None:
+        """Put the whole tables back on the worker that leads; those of the others are of no further use."""
+        workers, self._workers = self._workers, ALONE
+        if self.fusion != "text" and isinstance(self.ids, DealtTable):
+            self.ids = self.ids.collected() or self.ids
+        if self.fusion != "id" and workers.is_lead:
+            _whiten_text(self)
+
+    @property
+    def table_bytes(self) -> int:
+        """What the rows of all items take while none of them is dealt out."""
+        ids = 0 if self.fusion == "text" else self.ids.weight.numel()
+        return 4 * (ids + self.text_IF.numel() if self.fusion != "id" else ids)
+
+    @property
+    def is_dealt(self) -> bool:
+        """Whether other rows than this worker's are elsewhere."""
+        return self._workers.size > 1
+
+    def own_rows(self) -> Tensor:
+        """Return the items whose rows are here."""
+        return own_rows(torch.arange(len(self.seen_I), device=self.seen_I.device), self._workers)
+
     def _regression(self, vectors_ID: Tensor) -> Tensor:
         """Return the linear map from text features to vectors with the least squared error, shape (D, F)."""
         known_I = (vectors_ID.abs().amax(dim=1) > 0) & (self.text_IF.abs().amax(dim=1) > 0)
@@ -119,15 +153,16 @@ class ItemVectors(nn.Module):
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """Return the vectors, not normalised, of some items; shape (N, D)."""
+        route = Route(rows_N, self._workers) if self.is_dealt else None
         if self.fusion == "text":
-            return self.from_text(self.text_IF[rows_N])
+            return self.from_text(self._text(rows_N, route))
         keep_N = self.seen_I[rows_N]
         if self.training and self.id_dropout > 0 and self.fusion != "id":
             keep_N = keep_N & (torch.rand(len(rows_N), device=rows_N.device) >= self.id_dropout)
-        id_ND = self.ids(rows_N) * keep_N[:, None]
+        id_ND = self._id(rows_N, route) * keep_N[:, None]
         if self.fusion == "id":
             return id_ND
-        text_ND = self.from_text(self.text_IF[rows_N])
+        text_ND = self.from_text(self._text(rows_N, route))
         if self.fusion == "concat":
             return torch.cat([id_ND, text_ND], dim=1)
         if self.fusion == "gated":
@@ -135,7 +170,13 @@ class ItemVectors(nn.Module):
             return share_ND * id_ND + (1 - share_ND) * text_ND
         return id_ND + text_ND
 
+    def _id(self, rows_N: Tensor, route: Route | None) -> Tensor:
+        return self.ids.look_up(route) if route is not None and isinstance(self.ids, DealtTable) else self.ids(rows_N)
+
+    def _text(self, rows_N: Tensor, route: Route | None) -> Tensor:
+        return self.text_IF[rows_N] if route is None else route.fetch(self.text_IF)
+
 
 def _whiten_text(items: ItemVectors, _: object = None) -> None:
     """Compute the features of every item once, after the whitening was fitted or loaded."""
-    items.text_IF = items.whitening(items._text_IE.to(items.whitening.mean_E))
+    items.text_IF = items.whitening(own_rows(items._text_IE, items._workers).to(items.whitening.mean_E))

@@ -36,6 +36,7 @@ from recloom.models.networks import HSTU, BERT4Rec, Recurrent, SASRec, SequenceN
 from recloom.models.popularity_prior import PopularityPrior
 from recloom.models.teacher import Teacher
 from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
+from recloom.workers import Workers
 
 Network = Literal["gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu"]
 NETWORKS = ("gru", "lstm", "rnn", "sasrec", "bert4rec", "hstu")
@@ -232,6 +233,25 @@ class Weave(TrainedModel, VectorModel):
             tower.items.prepare(is_item_I)
         self._negatives = Negatives(is_item_I.long(), "uniform", self.config.num_negatives)
 
+    @property
+    def item_table_bytes(self) -> int:
+        return sum(tower.items.table_bytes for tower in self._towers if isinstance(tower.items, ItemVectors))
+
+    def deal_items(self, workers: Workers) -> None:
+        for tower in self._towers:
+            assert isinstance(tower.items, ItemVectors)
+            tower.items.deal(workers)
+
+    @property
+    def own_items(self) -> Tensor | None:
+        items = self._towers[0].items
+        return items.own_rows() if isinstance(items, ItemVectors) and items.is_dealt else None
+
+    def collect_items(self) -> None:
+        for tower in self._towers:
+            assert isinstance(tower.items, ItemVectors)
+            tower.items.collect()
+
     def resume(self, data: TrainingData) -> None:
         counts_I = torch.from_numpy(data.item_counts())
         for tower in self._towers:
@@ -331,6 +351,17 @@ class Weave(TrainedModel, VectorModel):
         return torch.cat([tower.item_vectors(rows_N) for tower in self._towers], dim=1)
 
     def scorer(self) -> Scorer:
+        if self.own_items is not None:
+            own_N = self.own_items
+            items_DN = self.item_vectors(own_N).T.contiguous()
+
+            def score(histories: Histories) -> Tensor:
+                query_BD = self.queries(histories)
+                score_BI = query_BD.new_full((len(histories), self.num_items + 1), -torch.inf)
+                score_BI[:, own_N] = query_BD @ items_DN
+                return score_BI
+
+            return score
         if not self.is_coded:
             return super().scorer()
         return lambda histories: self._products(self.queries(histories), self.item_vectors)

@@ -1,6 +1,6 @@
 """A model, a dataset and a config come in; a fitted model and the record of its run go out."""
 
-from recloom.training.checkpoint import Epoch
+from recloom.training.checkpoint import Epoch, refit_checkpoint, remove_checkpoint
 from recloom.training.privacy import PrivacyConfig, PrivacyRecord, PrivateRelease
 from recloom.training.private_training import train_privately
 from recloom.training.run_record import RunRecord, hardware, peak_memory_bytes, versions
@@ -27,6 +27,8 @@ __all__ = [
     "hardware",
     "new_and_replayed",
     "peak_memory_bytes",
+    "refit_checkpoint",
+    "remove_checkpoint",
     "train",
     "train_privately",
     "usual_batch_size",

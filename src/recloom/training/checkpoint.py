@@ -1,6 +1,8 @@
 """The state of a training run on disk, so that a kill costs one epoch at most."""
 
 import json
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recloom.files import replacing
-from recloom.training.optimization import Optimization
+from recloom.models.dealt_table import DealtTable, own_rows
+from recloom.training.optimization import ROW_MOMENTS, Optimization
+from recloom.workers import ALONE, Workers, interleaved
 
 
 @dataclass
@@ -39,21 +43,35 @@ class TrainingState:
         return self.curve[self.best_epoch - 1].validation if self.best_epoch else None
 
 
-def save_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimization, state: TrainingState) -> None:
-    """Write everything a run needs to go on, beside the previous checkpoint, and take its place."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
-    tensors |= {f"best_moments.{name}": tensor for name, tensor in state.best_moments.items()}
-    tensors |= {f"optimization.{name}": tensor for name, tensor in optimization.tensors().items()}
+def save_checkpoint(
+    path: Path, key: str, model: nn.Module, optimization: Optimization, state: TrainingState, workers: Workers = ALONE
+) -> None:
+    """Write everything a run needs to go on, beside the previous checkpoint, and take its place.
+
+    Of a table that is dealt out each worker writes its own rows, into a file beside it. The checkpoint names those
+    files and takes its place last, so that a kill at any moment leaves a whole one.
+    """
+    tensors = _tensors(model, optimization, state)
+    dealt = {name: tensors.pop(name).contiguous() for name in _dealt_names(model, optimization) & set(tensors)}
     facts = {
         "key": key,
         "state": json.dumps({"curve": [asdict(epoch) for epoch in state.curve], "best_epoch": state.best_epoch}),
     }
-    with replacing(path) as beside:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=facts)
+    parts = _parts(path, len(state.curve), workers.size) if dealt else []
+    if dealt:
+        with replacing(parts[workers.rank]) as beside:
+            save_file(dealt, beside)
+        workers.wait()
+        facts["parts"] = str(workers.size)
+    if workers.is_lead:
+        with replacing(path) as beside:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=facts)
+        _remove_parts(path, kept=parts)
 
 
-def load_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimization) -> TrainingState | None:
+def load_checkpoint(
+    path: Path, key: str, model: nn.Module, optimization: Optimization, workers: Workers = ALONE
+) -> TrainingState | None:
     """Put a run back where its checkpoint left it.
 
     Args:
@@ -61,6 +79,7 @@ def load_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimi
         key: Names the run. A checkpoint of another run (other data, other settings) is left alone.
         model: Takes the weights.
         optimization: Takes its own state.
+        workers: Those who go on, who may be more or fewer than those who wrote.
 
     Returns:
         The state to go on from; None where there is no checkpoint of this run.
@@ -72,11 +91,60 @@ def load_checkpoint(path: Path, key: str, model: nn.Module, optimization: Optimi
         if facts["key"] != key:
             return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    saved = json.loads(facts["state"])
+    if "parts" in facts:
+        tensors |= _whole(_parts(path, len(saved["curve"]), int(facts["parts"])))
+    for name in _dealt_names(model, optimization) & set(tensors):
+        tensors[name] = own_rows(tensors[name], workers)
     model.load_state_dict(_under("model.", tensors))
     optimization.load_tensors(_under("optimization.", tensors))
-    saved = json.loads(facts["state"])
     curve = [Epoch(**epoch) for epoch in saved["curve"]]
     return TrainingState(curve, saved["best_epoch"], _under("best.", tensors), _under("best_moments.", tensors))
+
+
+def refit_checkpoint(path: Path) -> Path:
+    """Return the file that keeps the state of training again on everything, beside that of the search."""
+    return path.with_name(f"{path.name}.refit")
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove the checkpoints of a run with all their files, if there are any."""
+    for one in (path, refit_checkpoint(path)):
+        one.unlink(missing_ok=True)
+        _remove_parts(one, kept=[])
+
+
+def _tensors(model: nn.Module, optimization: Optimization, state: TrainingState) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
+    tensors |= {f"best_moments.{name}": tensor for name, tensor in state.best_moments.items()}
+    return tensors | {f"optimization.{name}": tensor for name, tensor in optimization.tensors().items()}
+
+
+def _dealt_names(model: nn.Module, optimization: Optimization) -> set[str]:
+    """Return the names of tensors of which each worker has some rows."""
+    tables = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, DealtTable)]
+    names = {f"{kind}.{table}" for table in tables for kind in ("model", "best")}
+    names |= {f"best_moments.{table}.{name}" for table in tables for name in ROW_MOMENTS}
+    return names | {f"optimization.{name}" for name in optimization.dealt_tensors()}
+
+
+def _parts(path: Path, epoch: int, size: int) -> list[Path]:
+    """Return the files that hold the rows of each worker after an epoch."""
+    return [path.with_name(f"{path.name}.rows-{epoch}-{rank}-of-{size}") for rank in range(size)]
+
+
+def _remove_parts(path: Path, kept: Sequence[Path]) -> None:
+    for part in path.parent.glob(f"{path.name}.rows-*"):
+        if part not in kept:
+            part.unlink(missing_ok=True)
+
+
+def _whole(parts: Sequence[Path]) -> dict[str, Tensor]:
+    """Put tables together again, one at a time."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(part, framework="pt")) for part in parts]
+        return {name: interleaved([file.get_tensor(name) for file in files]) for name in files[0].keys()}  # noqa: SIM118
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,10 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recloom.models.dealt_table import DealtTable
+from recloom.workers import ALONE, Workers
+
 FIRST_STEPS = 100
 """So many steps are averaged one by one."""
 STEPS_BETWEEN = 8
 """Afterwards the average follows every so many steps: often enough, and a large catalogue costs little."""
+
+
+ROW_MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What Adam remembers of each row of a table."""
 
 
 class Optimization:
@@ -21,7 +28,14 @@ class Optimization:
     """
 
     def __init__(
-        self, model: nn.Module, *, learning_rate: float, weight_decay: float, gradient_clip: float, averaging: float
+        self,
+        model: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        gradient_clip: float,
+        averaging: float,
+        workers: Workers = ALONE,
     ) -> None:
         """Begin at the model's weights.
 
@@ -31,6 +45,8 @@ class Optimization:
             weight_decay: Decay of AdamW.
             gradient_clip: Largest norm of the dense gradient; a longer one is scaled down.
             averaging: How much of the average stays at each step.
+            workers: Those whose gradients add up to the one that is followed. A table that is dealt out among them
+                (`DealtTable`) has all of its own gradient where its rows are.
         """
         self._name_of: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
@@ -42,6 +58,9 @@ class Optimization:
         ]
         if tables:
             self._optimizers.append(torch.optim.SparseAdam(tables, lr=learning_rate))
+        self._workers = workers
+        self._dealt = [module.weight for module in model.modules() if isinstance(module, DealtTable)]
+        self._common = [p for p in self._parameters if all(p is not table for table in self._dealt)]
         self._gradient_clip, self._averaging = gradient_clip, averaging
         self._average = [parameter.detach().clone() for parameter in self._parameters]
         self._steps = 0
@@ -51,8 +70,22 @@ class Optimization:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._dense, self._gradient_clip)
+        self._workers.sum_gradients(self._common)
+        torch.nn.utils.clip_grads_with_norm_(self._dense, self._gradient_clip, self._norm())
         self._step()
+
+    def _norm(self) -> Tensor:
+        """Return the norm of the dense gradient, the rows of other workers included."""
+
+        def norm_of(parameters: Sequence[Tensor]) -> Tensor:
+            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+        dealt = [p for p in self._dense if any(p is table for table in self._dealt)]
+        if not self._dealt:
+            return norm_of(self._dense)
+        common = [p for p in self._dense if all(p is not table for table in dealt)]
+        elsewhere_too = self._workers.sum(float(norm_of(dealt)) ** 2)
+        return (norm_of(common) ** 2 + elsewhere_too).sqrt()
 
     def step_along(self, gradients: Sequence[Tensor]) -> None:
         """Take one step down a gradient as it is, given for each parameter that is trained, in the model's order."""
@@ -107,6 +140,16 @@ class Optimization:
                 for name, value in values.items():
                     tensors[f"{number}.{parameter}.{name}"] = torch.as_tensor(value)
         return tensors | {"steps": torch.tensor(self._steps)}
+
+    def dealt_tensors(self) -> set[str]:
+        """Return the names among those of `tensors` that have a row for each row of a table that is dealt out."""
+        names = {f"average.{n}" for n, p in enumerate(self._parameters) if any(p is table for table in self._dealt)}
+        for number, optimizer in enumerate(self._optimizers):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for place, parameter in enumerate(parameters):
+                if any(parameter is table for table in self._dealt):
+                    names |= {f"{number}.{place}.{name}" for name in ROW_MOMENTS}
+        return names
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what `tensors` returned."""

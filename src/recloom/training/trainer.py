@@ -14,11 +14,15 @@ import torch
 from recloom.dataset import SECONDS_PER_DAY, Histories, gather, windows
 from recloom.errors import ConfigError, TrainingError
 from recloom.models import TrainedModel, TrainingData
+from recloom.models.dealt_table import DealtTable, collected
 from recloom.training.batches import shuffled_batches
 from recloom.training.checkpoint import Epoch, TrainingState, load_checkpoint, save_checkpoint
 from recloom.training.optimization import Optimization
+from recloom.workers import ALONE, Workers
 
 Stopped = Literal["patience", "epochs", "budget", "interrupted"]
+LARGE_TABLE_BYTES = 1 << 30
+"""A larger item table is dealt over workers; with what the optimiser remembers it is several times that."""
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much is done and how much there is to do."""
 
@@ -56,6 +60,9 @@ class TrainingConfig:
     """Most seconds to train, validation and refit included. Unset: no limit."""
     device: Literal["cpu", "cuda"] | None = None
     """Where gradient steps are computed. Unset: on a GPU where there is one."""
+    shard_items: bool | None = None
+    """Whether several workers hold a part of the item table each, instead of all of it. Unset: where it takes more than
+    1 GB. One process by itself has nobody to share with."""
     teacher: str | None = None
     """Folder of a fitted model whose opinions are learned as well as what came next."""
     teacher_share: float = 0.5
@@ -128,11 +135,16 @@ def train(
     key: str = "",
     progress: Progress | None = None,
     after_epoch: Callable[[Epoch], None] | None = None,
+    workers: Workers = ALONE,
 ) -> TrainingResult:
     """Train a model until validation gets no better, and leave it with the weights of its best epoch.
 
     Ctrl-C ends the loop and keeps the best epoch so far. An epoch depends on the seed and its number alone,
     so a run that goes on from a checkpoint ends where it would have ended without a break.
+
+    Several workers run this loop side by side, each on its share of every batch: the gradient of a step is that of the
+    whole batch, so that they do what one of them would do, but for what dropout and negatives each draws by itself. The
+    one that leads has the trained model in the end.
 
     Args:
         model: Prepared for the data.
@@ -145,9 +157,11 @@ def train(
         key: Names the run; only a checkpoint with the same key is gone on from.
         progress: Told about each step.
         after_epoch: Told about each epoch; what it raises ends the training.
+        workers: Those who take each step together.
 
     Raises:
-        TrainingError: There is nothing to learn from, or the loss is not a number.
+        TrainingError: There is nothing to learn from, the loss is not a number, or workers see different checkpoints.
+        ConfigError: The model's item table is to be dealt over workers, and it has none.
     """
     start_W, end_W = windows(data.segments, model.max_length, config.stride) if stretches is None else stretches
     if len(start_W) == 0:
@@ -155,6 +169,9 @@ def train(
             "no user has two interactions to learn from; a sequence model needs at least one pair, popular needs none"
         )
     device = device_for(config)
+    workers.begin_alike(model)
+    if _shards_items(model, config, workers):
+        model.deal_items(workers)
     model.to(device)
     optimization = Optimization(
         model,
@@ -162,10 +179,21 @@ def train(
         weight_decay=config.weight_decay,
         gradient_clip=config.gradient_clip,
         averaging=config.averaging,
+        workers=workers,
     )
     if moments:
         optimization.take_moments(moments)
-    state = (load_checkpoint(checkpoint, key, model, optimization) if checkpoint else None) or TrainingState()
+    found = load_checkpoint(checkpoint, key, model, optimization, workers) if checkpoint else None
+    state = found or TrainingState()
+    if len(set(workers.gather(len(state.curve)))) > 1:
+        raise TrainingError(
+            f"some workers see the checkpoint {checkpoint} and others do not; put the model's folder on storage that"
+            " all nodes share"
+        )
+    # Of what everybody holds alike, one copy of the best is enough.
+    keeps_best = workers.is_lead or model.own_items is not None
+    if not keeps_best:
+        state.best_weights, state.best_moments = {}, {}
     began = time.monotonic() - (state.curve[-1].seconds if state.curve else 0.0)
     stopped: Stopped = "epochs"
     try:
@@ -173,23 +201,24 @@ def train(
             if state.curve and len(state.curve) - state.best_epoch >= config.patience:
                 stopped = "patience"
                 break
-            if state.curve and _out_of_time(config, began):
+            if state.curve and _out_of_time(config, began, workers):
                 stopped = "budget"
                 break
-            batches = _batches(data, start_W, end_W, model.max_length + 1, config, epoch)
-            loss, whole = _run_epoch(model, optimization, batches, config, epoch, began, progress)
+            batches = _batches(data, start_W, end_W, model.max_length + 1, config, epoch, workers)
+            loss, whole = _run_epoch(model, optimization, batches, config, epoch, began, progress, workers)
             with optimization.averaged():
-                validation = validate() if validate else None
+                validation = workers.of_lead(validate()) if validate else None
                 state.curve.append(Epoch(epoch, loss, time.monotonic() - began, validation))
                 if validation is None or state.best_validation is None or validation > state.best_validation:
                     state.best_epoch = epoch
-                    state.best_weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
-                    state.best_moments = optimization.moments()
-            if checkpoint:
-                save_checkpoint(checkpoint, key, model, optimization, state)
+                    if keeps_best:
+                        state.best_weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+                        state.best_moments = optimization.moments()
+            if checkpoint and keeps_best:
+                save_checkpoint(checkpoint, key, model, optimization, state, workers)
             if after_epoch:
                 after_epoch(state.curve[-1])
-            if not whole or _out_of_time(config, began):
+            if not whole or _out_of_time(config, began, workers):
                 stopped = "budget"
                 break
     except KeyboardInterrupt:
@@ -197,6 +226,9 @@ def train(
     model.cpu()
     if state.best_weights:
         model.load_state_dict(state.best_weights)
+    if model.own_items is not None:
+        state.best_moments = _whole_moments(state.best_moments, model, workers)
+        model.collect_items()
     return TrainingResult(state.curve, state.best_epoch, state.best_validation, stopped, state.best_moments)
 
 
@@ -239,41 +271,65 @@ def device_for(config: TrainingConfig) -> torch.device:
     return torch.device(config.device or ("cuda" if has_cuda else "cpu"))
 
 
+@dataclass(frozen=True)
+class _Batch:
+    read: Callable[[], Histories]
+    """Reads this worker's share of it."""
+    share: float
+    """How much of the batch that is, in targets."""
+    num_targets: int
+    """Of the whole batch."""
+
+
 def _batches(
-    data: TrainingData, start_W: np.ndarray, end_W: np.ndarray, length: int, config: TrainingConfig, epoch: int
-) -> Sequence[Callable[[], Histories]]:
-    """Return what reads each batch of an epoch, in the order that seed and epoch decide."""
+    data: TrainingData,
+    start_W: np.ndarray,
+    end_W: np.ndarray,
+    length: int,
+    config: TrainingConfig,
+    epoch: int,
+    workers: Workers,
+) -> Sequence[_Batch]:
+    """Return this worker's share of each batch of an epoch, in the order that seed and epoch decide."""
     rng = np.random.default_rng((config.seed, epoch))
     if config.half_life_days is not None:
         time_W = data.dataset.timestamp[end_W - 1]
         age_W = (time_W.max() - time_W) / SECONDS_PER_DAY
         is_read_W = rng.random(len(age_W)) < 0.5 ** (age_W / config.half_life_days)
         start_W, end_W = start_W[is_read_W], end_W[is_read_W]
-    rows = list(shuffled_batches(end_W - start_W, config.batch_size, rng))
-    return [partial(gather, data.dataset, start_W[batch], end_W[batch], length) for batch in rows]
+    batches = []
+    for whole in shuffled_batches(end_W - start_W, config.batch_size, rng):
+        num_targets = _num_targets(start_W[whole], end_W[whole])
+        mine = workers.share(whole)
+        share = _num_targets(start_W[mine], end_W[mine]) / num_targets
+        # Who is left without a window reads one that is somebody else's and does not count: all take part in all steps.
+        read = mine if len(mine) else whole[:1]
+        batches.append(_Batch(partial(gather, data.dataset, start_W[read], end_W[read], length), share, num_targets))
+    return batches
 
 
 def _run_epoch(
     model: TrainedModel,
     optimization: Optimization,
-    batches: Sequence[Callable[[], Histories]],
+    batches: Sequence[_Batch],
     config: TrainingConfig,
     epoch: int,
     began: float,
     progress: Progress | None,
+    workers: Workers,
 ) -> tuple[float, bool]:
     """Take one pass over the batches; return the mean loss and whether there was time for all of them."""
-    torch.manual_seed(config.seed * 1_000_003 + epoch)
+    torch.manual_seed(config.seed * 1_000_003 + epoch + workers.rank * 1_000_000_007)
     model.train()
     device = next(model.parameters()).device
     # Half precision pays on a GPU that has it; on a CPU without it, it is hundreds of times slower.
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
     total, targets = 0.0, 0
-    for step, read in enumerate(batches, start=1):
-        histories = read()
+    for step, batch in enumerate(batches, start=1):
+        histories = batch.read()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-            loss = model.loss(histories)
-        value = loss.item()
+            loss = model.loss(histories) * batch.share
+        value = workers.sum(loss.item())
         if not math.isfinite(value):
             users = ", ".join(map(str, histories.user_index_B[:5]))
             raise TrainingError(
@@ -282,21 +338,39 @@ def _run_epoch(
                 f" ({config.learning_rate}). The checkpoint of epoch {epoch - 1} is kept"
             )
         optimization.step(loss)
-        num_targets = _num_targets(histories)
-        total, targets = total + value * num_targets, targets + num_targets
+        total, targets = total + value * batch.num_targets, targets + batch.num_targets
         if progress:
             progress(f"epoch {epoch}, loss {total / targets:.3f}", step, len(batches))
-        if _out_of_time(config, began):
+        if _out_of_time(config, began, workers):
             return total / targets, step == len(batches)
     return total / targets, True
 
 
-def _num_targets(histories: Histories) -> int:
-    return int(histories.length_B.sum()) - len(histories)
+def _num_targets(start_W: np.ndarray, end_W: np.ndarray) -> int:
+    return int((end_W - start_W).sum()) - len(start_W)
 
 
-def _out_of_time(config: TrainingConfig, began: float) -> bool:
-    return config.budget is not None and time.monotonic() - began >= config.budget
+def _out_of_time(config: TrainingConfig, began: float, workers: Workers) -> bool:
+    return config.budget is not None and workers.of_lead(time.monotonic() - began >= config.budget)
+
+
+def _shards_items(model: TrainedModel, config: TrainingConfig, workers: Workers) -> bool:
+    is_large = model.item_table_bytes > LARGE_TABLE_BYTES
+    return workers.size > 1 and (is_large if config.shard_items is None else config.shard_items)
+
+
+def _whole_moments(
+    moments: Mapping[str, torch.Tensor], model: TrainedModel, workers: Workers
+) -> dict[str, torch.Tensor]:
+    """Put together, on the worker that leads, what each one's optimiser remembers of its rows of a table."""
+    dealt = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, DealtTable)}
+    whole = dict(moments)
+    for name in sorted(moments):
+        if name.rpartition(".")[0] in dealt and moments[name].dim():
+            rows_ID = collected(moments[name], workers)
+            if rows_ID is not None:
+                whole[name] = rows_ID
+    return whole
 
 
 def usual_batch_size(num_interactions: int) -> int:

@@ -1,0 +1,286 @@
+"""A dataset and a config -> a fitted model, as `fit_model` makes it, by several workers of a Ray cluster.
+
+Shapes: I catalogue (with the padding row), E width of text embeddings.
+"""
+
+import os
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from recloom.dataset import Dataset, Split, split_dataset
+from recloom.errors import ArtifactError, ConfigError, RecloomError
+from recloom.fitting import blank_model, fit_model, text_reader
+from recloom.models import ItemText, Model, Teacher
+from recloom.run_config import RunConfig
+from recloom.training import Epoch, Progress, TrainingResult
+from recloom.workers import Group
+
+MOST_FAILURES = 10
+"""Losses of workers after which a run is given up; each costs one epoch at most."""
+SECONDS_BETWEEN_REPORTS = 1.0
+SECONDS_TO_START = 300
+"""How long Ray waits for workers that import torch on a busy node, before it tries again."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker has to know."""
+
+    dataset: Path
+    fingerprint: str
+    config: RunConfig
+    vectors_IE: np.ndarray | None
+    titles: list[str]
+    teacher: Teacher | None
+    checkpoint: Path | None
+    tell: Progress
+
+
+@dataclass(frozen=True)
+class RayFitter:
+    """`fit_model` on the Ray cluster that this program is connected to.
+
+    A lost worker costs the epoch it was lost in: Ray Train starts the workers again, as many as the cluster then has
+    room for, and they go on from the checkpoint. So does the same command given again after the head node was lost,
+    with the same or another number of workers.
+    """
+
+    workers: int | None = None
+    """How many train together. None: one for each GPU, or else one for each node."""
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        config: RunConfig,
+        text: ItemText | None,
+        teacher: Teacher | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[TrainingResult | None, Model, bool]:
+        """Train as `fit_model` does; arguments and results are the same.
+
+        Raises:
+            ConfigError: The cluster has no room for so many workers.
+            RecloomError: Too many workers were lost.
+        """
+        import ray
+        from ray.train import ScalingConfig
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        size, resources, use_gpu = _room(ray.nodes(), self.workers, config.training.device)
+        if checkpoint:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        # On this node, which is there as long as anybody asks.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+        work = _Work(
+            dataset.path.absolute(),
+            dataset.fingerprint,
+            config,
+            text.vectors_IE if text else None,
+            text.titles if text else [],
+            teacher,
+            checkpoint.absolute() if checkpoint else None,
+            _Teller(board),
+        )
+        # Elastic: those that are left go on, and others join when the cluster has room again.
+        scaling = ScalingConfig(
+            num_workers=(1, size) if size > 1 else size, use_gpu=use_gpu, resources_per_worker=resources
+        )
+        with TemporaryDirectory() as temporary:
+            beside = work.checkpoint or Path(temporary) / "checkpoint"
+            folder = beside.with_name(f"{beside.name}.ray")
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; its checkpoint is elsewhere
+            try:
+                outcome = _in_background(lambda: _trained(work, scaling, folder), board, progress)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(outcome, RecloomError):
+            raise outcome
+        result, state, was_refitted = outcome
+        model = blank_model(dataset, config, text)
+        model.load_state_dict(state)
+        return result, model, was_refitted
+
+
+def _trained(work: _Work, scaling: Any, folder: Path) -> Any:
+    """Run Ray Train; return what the worker that leads returned."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(SECONDS_TO_START))
+    trainer = TorchTrainer(
+        _train_share,
+        train_loop_config={"work": ray.put(work)},
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=FailureConfig(max_failures=MOST_FAILURES),
+        ),
+    )
+    try:
+        return trainer.fit().return_value
+    except TrainingFailedError as error:
+        causes = getattr(error, "worker_failures", {}) or {0: error}
+        cause = getattr(next(iter(causes.values())), "_base_exc", error)
+        return RecloomError(
+            f"the workers of the Ray cluster failed more than {MOST_FAILURES} times, at last with"
+            f" {type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}; the checkpoint is kept, give the same command"
+            " again"
+        )
+
+
+def _train_share(config: dict[str, Any]) -> Any:
+    """Train on one worker. The one that leads returns the result, the model's state and whether it was fitted again.
+
+    What recloom foresaw is returned too and not raised: trying again would not help.
+    """
+    import ray
+    import ray.train
+    from ray.train.torch import get_device
+
+    work: _Work = ray.get(config["work"])
+    group = Group()
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # A new cluster on one machine says that it has more CPUs than there are.
+    cores = max(1, (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size())
+    torch.set_num_threads(min(torch.get_num_threads(), cores))
+    # What comes from the object store is shared by all workers of a node, and nobody writes to it.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    if problem := next(filter(None, group.gather(_problem(work))), None):
+        return ArtifactError(problem)
+    dataset = Dataset(work.dataset)
+
+    def report(epoch: Epoch) -> None:
+        ray.train.report({"epoch": epoch.epoch, "loss": epoch.loss, "validation": epoch.validation})
+
+    try:
+        result, model, was_refitted = fit_model(
+            dataset,
+            split_dataset(dataset, work.config.split),
+            work.config,
+            _text(work),
+            work.teacher,
+            work.checkpoint,
+            work.tell if group.is_lead else None,
+            after_epoch=report,
+            workers=group,
+        )
+    except RecloomError as error:
+        return error
+    return (result, model.state_dict(), was_refitted) if group.is_lead else None
+
+
+def _problem(work: _Work) -> str | None:
+    """Return why this node cannot take part, if it cannot."""
+    import ray
+
+    node = ray.util.get_node_ip_address()
+    folder = work.dataset.parent
+    try:
+        found = Dataset(work.dataset).fingerprint
+    except ArtifactError:
+        return f"the node {node} sees no dataset at {folder}; put it on storage that all nodes share, at the same path"
+    if found != work.fingerprint:
+        return f"the node {node} sees another dataset at {folder}; put it on storage that all nodes share"
+    if work.checkpoint and not os.access(work.checkpoint.parent, os.W_OK):
+        return (
+            f"the node {node} cannot write to {work.checkpoint.parent}; put the model on storage that all nodes share"
+        )
+    return None
+
+
+def _text(work: _Work) -> ItemText | None:
+    if work.vectors_IE is None:
+        return None
+    return ItemText(work.vectors_IE, work.titles, text_reader(work.config.encoder))
+
+
+class _Board:
+    """The last thing that a worker had to tell. An actor: it lives on the cluster."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int, int] | None = None
+
+    def write(self, last: tuple[str, int, int]) -> None:
+        self._last = last
+
+    def read(self) -> tuple[str, int, int] | None:
+        return self._last
+
+
+class _Teller:
+    """Writes on the board now and then."""
+
+    def __init__(self, board: Any) -> None:
+        self._board, self._last = board, 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_REPORTS:
+            self._last = time.monotonic()
+            self._board.write.remote((what, done, total))
+
+
+def _in_background(run: Callable[[], Any], board: Any, progress: Progress | None) -> Any:
+    """Run something for long, so that Ctrl-C is ours, and show what its workers tell meanwhile."""
+    import ray
+
+    outcome: list[Any] = []
+
+    def keep() -> None:
+        try:
+            outcome.append(run())
+        except BaseException as error:  # raised again where somebody listens
+            outcome.append(error)
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(SECONDS_BETWEEN_REPORTS)
+        if progress and (told := ray.get(board.read.remote())):
+            progress(*told)
+    if isinstance(outcome[0], BaseException) and not isinstance(outcome[0], RecloomError):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _room(
+    nodes: list[Mapping[str, Any]], workers: int | None, device: str | None
+) -> tuple[int, dict[str, float], bool]:
+    """Return how many workers train, what each of them gets, and whether on GPUs.
+
+    >>> _room([{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 3.0}}], 2, None)
+    (2, {'CPU': 3.0}, False)
+    >>> _room([{"Alive": True, "Resources": {"CPU": 9.0, "GPU": 2.0}}], None, None)
+    (2, {'CPU': 4.0, 'GPU': 1.0}, True)
+    """
+    have = [node["Resources"] for node in nodes if node["Alive"]]
+    num_gpus = int(sum(resources.get("GPU", 0) for resources in have))
+    cpus = [int(resources.get("CPU", 0)) for resources in have]
+    able = [count for count in cpus if count > 0]
+    size = workers or (num_gpus if num_gpus and device != "cpu" else len(able))
+    use_gpu = num_gpus >= size and device != "cpu"
+    if device == "cuda" and not use_gpu:
+        raise ConfigError(f"training.device is cuda, and the Ray cluster has {num_gpus} GPUs for {size} workers")
+    if size > sum(able) or size < 1:
+        raise ConfigError(
+            f"--workers {size} is more than the Ray cluster has room for: {sum(able)} CPUs on {len(have)} nodes, and"
+            " each worker takes one at least; ask for fewer, or start more nodes"
+        )
+    each = max(count for count in range(1, max(able) + 1) if sum(has // count for has in able) >= size)
+    return size, {"CPU": float(each)} | ({"GPU": 1.0} if use_gpu else {}), use_gpu

@@ -1,0 +1,110 @@
+"""Training on a Ray cluster of two nodes that run on this machine."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from recloom import Recommender
+from recloom.dataset import SplitConfig, split_dataset
+from recloom.fitting import fit_model, new_model
+from recloom.models import TrainingData
+from recloom.run_config import RunConfig
+from recloom.tuning import _halves, _merged, _ndcg, tune
+
+pytest.importorskip("ray", reason="needs the extra ray")
+from recloom.cluster import connected, connection
+from recloom.cluster.training import RayFitter
+
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
+
+# Nothing is left to each worker's own chance, so that two of them learn what one does.
+SETTINGS = {
+    "split": {"protocol": "leave-one-out"},
+    "encoder": {"name": "none"},
+    "model": {
+        "embedding_dim": 8,
+        "hidden_dim": 8,
+        "dropout": 0.0,
+        "id_dropout": 0.0,
+        "request_dropout": 0.0,
+        "num_negatives": 0,
+    },
+    "training": {"batch_size": 64, "epochs": 80, "patience": 80, "learning_rate": 5e-4},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Start a head node and another node with room for one worker each, and be part of them."""
+    connection.import_ray()
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 150 * 2**20}
+    two = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    two.add_node(**node)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connection, "SECONDS_TO_LOOK", 600.0)  # machines that run tests are busy
+            with connected(two.address):
+                yield two
+    finally:
+        two.shutdown()
+
+
+def test_trials_side_by_side_are_judged_as_trials_one_by_one(cluster, dataset_of, tmp_path):
+    rng = np.random.default_rng(0)
+    log = []
+    for user in range(60):
+        item = int(rng.integers(20))
+        for at in np.sort(rng.integers(10_000_000, size=12)).tolist():
+            item = (item + 1) % 20 if rng.random() < 0.8 else int(rng.integers(20))
+            log.append(f"u{user:02},i{item:02},{at + 1}")
+    dataset, no_text = dataset_of(log), {"encoder": {"name": "none"}}
+    first = tune(dataset, "item-knn", settings=no_text, trials=3, folder=tmp_path / "tuned", on_ray=True)
+    again = tune(dataset, "item-knn", settings=no_text, trials=4, folder=tmp_path / "tuned", on_ray=True)
+    assert [trial.number for trial in again.trials] == [0, 1, 2, 3]
+    assert again.trials[:3] == first.trials
+    split = split_dataset(dataset, SplitConfig())
+    chooser, _ = _halves(split.validation)
+    for trial in again.trials:
+        config = RunConfig.resolve("item-knn", dataset, _merged(no_text, trial.settings))
+        model = new_model(dataset, config, None)
+        model.count(TrainingData(dataset, split.train))
+        assert trial.value == _ndcg(model, dataset, config, chooser).mean()
+
+
+def epochs_done(checkpoint):
+    """Return how far a run has come, as its checkpoint says."""
+    if not checkpoint.exists():
+        return 0
+    with safe_open(checkpoint, framework="pt") as file:
+        return file.metadata()["state"].count('"epoch"')
+
+
+def test_a_node_lost_in_training_changes_nothing_in_the_result(cluster, cycle_dataset, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    seen = []
+
+    def lose_a_node():
+        while epochs_done(checkpoint) < 2:
+            time.sleep(0.05)
+        cluster.remove_node(cluster.worker_nodes.copy().pop())
+        seen.append(epochs_done(checkpoint))
+
+    losing = threading.Thread(target=lose_a_node)
+    losing.start()
+    fitted = Recommender.fit(cycle_dataset, settings=SETTINGS, checkpoint=checkpoint, fitter=RayFitter(2))
+    losing.join()
+    assert 2 <= seen[0] < 80  # it was lost in the middle
+    config = RunConfig.resolve("weave", cycle_dataset, SETTINGS)
+    result, model, _ = fit_model(cycle_dataset, split_dataset(cycle_dataset, config.split), config, None)
+    assert [epoch["epoch"] for epoch in fitted.run.curve] == list(range(1, 81))
+    assert fitted.run.best_epoch == result.best_epoch
+    assert fitted.run.validation_ndcg_at_10 == pytest.approx(result.best_validation, abs=1e-3)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(fitted.model.state_dict()[name].double(), tensor.double(), atol=1e-3, rtol=1e-2)
+    assert not list(tmp_path.glob("*.ray"))  # what Ray kept of the run is gone
