@@ -105,9 +105,9 @@ def _load_encoder(config: EncoderConfig) -> Encoder:
     return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8)
 
 
-def text_reader(config: EncoderConfig) -> Callable[[Sequence[str]], np.ndarray]:
+def text_reader(config: EncoderConfig, cache: Path | None = None) -> Callable[[Sequence[str]], np.ndarray]:
     """Return a function from texts to vectors that loads the encoder of a config when first called."""
-    return _reader(lambda: _load_encoder(config), cache=None)
+    return _reader(lambda: _load_encoder(config), cache)
 
 
 def _reader(

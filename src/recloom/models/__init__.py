@@ -57,10 +57,13 @@ MODELS: dict[str, type[Model]] = {
 
 __all__ = [
     "MODELS",
+    "NCF",
     "CountedModel",
     "ItemText",
     "Model",
     "Popular",
+    "PopularRecent",
+    "RandomOrder",
     "Ranker",
     "Rankings",
     "Sharded",

@@ -1,0 +1,25 @@
+"""A model, a history and ranked items come in; reasons that are true of the model, and sentences, go out."""
+
+from recloom.explanation.explainer import Explainer, Facts, Removed
+from recloom.explanation.reasoner import Reasoner, with_reasons
+from recloom.explanation.reasons import Explanation, Names, Reason
+from recloom.explanation.removal import variants
+from recloom.explanation.sentences import LANGUAGES, Language, checked_language, sentence_of
+from recloom.explanation.words import word_reasons
+
+__all__ = [
+    "LANGUAGES",
+    "Explainer",
+    "Explanation",
+    "Facts",
+    "Language",
+    "Names",
+    "Reason",
+    "Reasoner",
+    "Removed",
+    "checked_language",
+    "sentence_of",
+    "variants",
+    "with_reasons",
+    "word_reasons",
+]
