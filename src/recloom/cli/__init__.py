@@ -16,6 +16,7 @@ from recloom.cli import (
     distill,
     doctor,
     evaluate,
+    explain,
     export,
     fit,
     forget,
@@ -52,6 +53,7 @@ app.command("backtest")(backtest.backtest)
 app.command("compress")(compress.compress_model)
 app.command("export")(export.export)
 app.command("recommend")(recommend.recommend)
+app.command("explain")(explain.explain)
 app.command("similar")(similar.similar)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from recloom.cli.console import PseudonymKey, console, messages, parse_pairs, read_pseudonyms
@@ -22,6 +23,15 @@ _WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
     ".jsonl": pl.DataFrame.write_ndjson,
 }
 
+_REASONS = pl.List(
+    pl.Struct(
+        {
+            **{name: pl.String for name in ("kind", "item_id", "title", "behavior", "name")},
+            "contribution": pl.Float64,
+        }
+    )
+)
+
 
 def recommend(
     model: Annotated[Path, typer.Argument(help="Folder that recloom fit wrote.")],
@@ -34,6 +44,8 @@ def recommend(
     context: Annotated[list[str], typer.Option(help="The situation now: location=Shanghai. Repeatable.")] = [],  # noqa: B006
     items: Annotated[str | None, typer.Option(help="Catalogue rows to know beside the model's: new items.")] = None,
     include_seen: Annotated[bool | None, typer.Option(help="Whether items of the history may come again.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each item is there.")] = False,
+    language: Annotated[str, typer.Option(help="Of what --explain says: en or zh.")] = "en",
     out: Annotated[Path | None, typer.Option(help="Write the lists: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
     """Recommend what comes next."""
@@ -46,6 +58,7 @@ def recommend(
         recommender = recommender.with_items(items)
     situation = parse_pairs("--context", context)
     options: dict[str, Any] = {"k": k, "context": situation, "include_seen": include_seen}
+    options |= {"explain": explain, "language": language}
     if user is not None:
         if pseudonyms := read_pseudonyms(pseudonym_key):
             user = pseudonyms.of(user)
@@ -60,7 +73,7 @@ def recommend(
         lists = recommender.recommend_users(queries, **options)
     _report_unusual(lists)
     if out:
-        table = _as_table(queries, lists)
+        table = _as_table(queries, lists, explain=explain, is_flat=out.suffix == ".csv")
         with replacing(out) as beside:
             _WRITERS[out.suffix](table, beside)
         console.print(f"Wrote {len(table):,} recommendations for {len(queries):,} histories to {out}", soft_wrap=True)
@@ -71,9 +84,11 @@ def recommend(
 
 def show_list(title: str, items: list[Recommendation]) -> None:
     """Print a ranked list with titles."""
-    table = Table("rank", "item", "title", "score", title=title, title_justify="left")
+    why = ["why"] if any(item.because for item in items) else []
+    table = Table("rank", "item", "title", "score", *why, title=title, title_justify="left")
     for item in items:
-        table.add_row(str(item.rank), item.item_id, item.title, f"{item.score:.3f}")
+        cells = [str(item.rank), item.item_id, item.title, f"{item.score:.3f}", *([item.because] if why else [])]
+        table.add_row(*map(escape, cells))
     console.print(table)
 
 
@@ -133,11 +148,15 @@ def _report_unusual(lists: list[RankedList]) -> None:
         messages.print(f"note: {empty:,} histories were empty; they got what is most popular")
 
 
-def _as_table(queries: list[str], lists: list[RankedList]) -> pl.DataFrame:
-    rows = [
-        (query, item.rank, item.item_id, item.score)
-        for query, ranked in zip(queries, lists, strict=True)
-        for item in ranked.items
-    ]
+def _as_table(queries: list[str], lists: list[RankedList], *, explain: bool, is_flat: bool) -> pl.DataFrame:
+    """Return one row for each recommendation; reasons are JSON in a file that holds no lists."""
+    places = [(query, item) for query, ranked in zip(queries, lists, strict=True) for item in ranked.items]
+    rows = [(query, item.rank, item.item_id, item.score) for query, item in places]
     schema = {"query_id": pl.String, "rank": pl.Int32, "item_id": pl.String, "score": pl.Float32}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    if not explain:
+        return table
+    told = [[reason.as_dict() for reason in item.reasons] for _, item in places]
+    texts = [json.dumps(reasons, ensure_ascii=False) for reasons in told]
+    reasons = pl.Series("reasons", texts if is_flat else told, pl.String if is_flat else _REASONS)
+    return table.with_columns(pl.Series("because", [item.because for _, item in places], pl.String), reasons)

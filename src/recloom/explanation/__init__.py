@@ -2,7 +2,7 @@
 
 from recloom.explanation.explainer import Explainer, Facts, Removed
 from recloom.explanation.reasoner import Reasoner, with_reasons
-from recloom.explanation.reasons import Explanation, Names, Reason
+from recloom.explanation.reasons import Explanation, Kind, Names, Reason
 from recloom.explanation.removal import variants
 from recloom.explanation.sentences import LANGUAGES, Language, checked_language, sentence_of
 from recloom.explanation.words import word_reasons
@@ -12,6 +12,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "Facts",
+    "Kind",
     "Language",
     "Names",
     "Reason",

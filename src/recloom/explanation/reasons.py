@@ -7,9 +7,13 @@ from typing import Any, Literal
 from recloom.explanation.explainer import Facts
 from recloom.models import NCF, Model, Popular, PopularRecent, RandomOrder
 
-Kind = Literal["history", "id", "text", "id and text", "popularity", "any item", "context", "word", "rules", "popular", "new"]
+Kind = Literal[
+    "history", "id", "text", "id and text", "popularity", "any item", "context", "word", "rules", "popular", "new"
+]
 MOST_NAMED = 3
 """Interactions that a recommendation names."""
+NOTHING = 1e-6
+"""A contribution below this is rounding."""
 LEAST_SHARE = 0.1
 """An interaction that moved the score by less than this share of what the strongest one did is not worth naming."""
 
@@ -88,12 +92,17 @@ def reasons_of(facts: Facts, names: Names, *, is_new: bool, most: int | None = M
     told = sorted(facts.history, key=lambda removed: -_strength(removed.contribution))
     if most is not None:
         strongest = max((_strength(removed.contribution) for removed in told), default=0.0)
-        told = [r for r in told if 0 < _strength(r.contribution) >= LEAST_SHARE * strongest][:most]
+        told = [
+            r
+            for r in told
+            if _strength(r.contribution) > max(NOTHING, LEAST_SHARE * strongest) or r.contribution is None
+        ][:most]
     for removed in told:
         item_id = names.item_id_of(removed.item_index)
         title, behavior = names.title_of(removed.item_index) or item_id, names.behavior_of(removed.behavior_index)
         reasons.append(Reason("history", removed.contribution, item_id, title, behavior))
-    reasons += [Reason("context", change, name=name) for name, change in facts.context.items() if change]
+    moved = [(name, change) for name, change in facts.context.items() if abs(change) > NOTHING]
+    reasons += [Reason("context", change, name=name) for name, change in moved]
     reasons += [Reason(_PARTS[name], part) for name, part in facts.parts.items()]
     return reasons
 
@@ -135,7 +144,7 @@ def notes_on(model: Model, facts: Facts) -> list[str]:
     notes = []
     if len(facts.history) < facts.num_read:
         notes.append(
-            f"the newest {len(facts.history)} of the {facts.num_read} interactions that the model reads were taken away,"
+            f"of the {facts.num_read} interactions that the model reads, the newest {len(facts.history)} were taken away"
             " one at a time; older ones were not tried"
         )
     if not facts.parts:

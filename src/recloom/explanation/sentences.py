@@ -89,6 +89,8 @@ def sentence_of(reasons: Sequence[Reason], language: Language = "en") -> str:
     '因为你看过《活着》。'
     """
     words = _WORDS[language]
+    if any(reason.name == "pinned" for reason in reasons if reason.kind == "rules"):
+        return words.pinned  # whatever else speaks for the item did not bring it there
     past = [reason for reason in reasons if reason.kind == "history" and _raised(reason)]
     strongest = max((reason.contribution or 0.0 for reason in past), default=0.0)
     kinds = {reason.kind for reason in reasons}
@@ -105,8 +107,7 @@ def sentence_of(reasons: Sequence[Reason], language: Language = "en") -> str:
         said.append(words.new)
     for reason in reasons:
         if reason.kind == "rules":
-            is_raised = (reason.contribution or 0) > 0
-            said.append(words.pinned if reason.name == "pinned" else words.boosted if is_raised else words.lowered)
+            said.append(words.boosted if (reason.contribution or 0) > 0 else words.lowered)
     return words.space.join(said) or words.nothing
 
 

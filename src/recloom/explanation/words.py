@@ -16,7 +16,9 @@ from recloom.explanation.reasons import Reason
 MOST_WORDS = 60
 """Words of a text that are tried, the first ones: each of them has the language model read the text once more."""
 # A word; of scripts without spaces, two letters that stand together.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]{1,2}|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:['’-][^\W_\u3040-\u30ff\u3400-\u9fff]+)*")
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff]{1,2}|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:['’-][^\W_\u3040-\u30ff\u3400-\u9fff]+)*"
+)
 
 
 def words_of(text: str) -> list[str]:

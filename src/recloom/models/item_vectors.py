@@ -128,7 +128,7 @@ class ItemVectors(nn.Module):
         return id_ND + text_ND
 
     def parts(self, rows_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return what the id and what the text adds to each vector, None where the fusion has no such part; (N, D) both."""
+        """Return what id and text add to each vector, None where the fusion lacks one; (N, D) both."""
         if self.fusion == "text":
             return None, self.from_text(self.text_IF[rows_N])
         keep_N = self.seen_I[rows_N]

@@ -315,6 +315,7 @@ def wanted_from(body: RecommendationsIn, service: Service) -> Wanted:
         body.include_seen,
         rules,
         body.explain,
+        body.language,
         body.model,
         is_logged=body.model is None,
     )
@@ -342,9 +343,10 @@ def spelled(served: Served, *, explain: bool) -> dict[str, Any]:
 def _places(items: list[Shown], explain: bool) -> list[dict[str, Any]]:
     places = []
     for rank, shown in enumerate(items, start=1):
-        place = {"rank": rank, "item_id": shown.item_id, "score": shown.score, "title": shown.title}
+        place: dict[str, Any] = {"rank": rank, "item_id": shown.item_id, "score": shown.score, "title": shown.title}
         if explain:
-            place["reasons"] = shown.reasons
+            assert shown.why is not None
+            place |= {"because": shown.why.sentence, "reasons": [reason.as_dict() for reason in shown.why.reasons]}
         places.append(place)
     return places
 
