@@ -654,7 +654,8 @@ class Recommender:
             return replace(explanation, notes=[*explanation.notes, note])
         text = item_texts(self.dataset.item_table[[row - 1]], self.config.encoder.template)[0]
         read = text_reader(self.config.encoder, cache_folder() / "explained-words.h5")
-        told = word_reasons(Explainer(fixed_copy(self.model)), asked, row, text, read)
+        # A copy, whose text is changed; in single precision, as the catalogue's text was read.
+        told = word_reasons(Explainer(fixed_copy(self.model).float()), asked, row, text, read)
         return with_reasons(explanation, told, spoken)
 
     def _explained(self, lists: list[RankedList], histories: Histories, language: str) -> list[RankedList]:

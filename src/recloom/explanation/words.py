@@ -12,6 +12,7 @@ import torch
 from recloom.dataset import Histories
 from recloom.explanation.explainer import Explainer
 from recloom.explanation.reasons import Reason
+from recloom.explanation.removal import variants
 
 MOST_WORDS = 60
 """Words of a text that are tried, the first ones: each of them has the language model read the text once more."""
@@ -46,7 +47,7 @@ def word_reasons(
 
     Args:
         explainer: Its model is changed while this works, and is as it was afterwards.
-        history: One that the model can answer, unpadded, no longer than the model reads.
+        history: A single one that the model can answer.
         row: The item.
         text: What the catalogue says of it.
         read: The encoder that the model was fitted with.
@@ -56,10 +57,11 @@ def word_reasons(
         return []
     embedding_VE = torch.from_numpy(read([text, *(without_word(text, word) for word in words)]))
     row_1 = torch.tensor([row])
+    read_part = variants(history, np.ones((1, int(history.length_B[0])), dtype=bool), explainer.model.max_length)
 
     def score(embedding_E: torch.Tensor) -> float:
         explainer.model.read_items(row_1, embedding_E[None])
-        return float(explainer.scores(history, row_1)[0, 0])
+        return float(explainer.scores(read_part, row_1)[0, 0])
 
     with torch.no_grad():
         try:
