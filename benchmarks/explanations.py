@@ -2,9 +2,9 @@
 
     python benchmarks/explanations.py MODEL --users 500 --counts 1,2,3,5,10 --gradients 50
 
-For the first recommendation to each person of the test split, the interactions of the history are put in order: by what
-the score loses when each is removed (`removal`, what recloom tells), the same among the newest 20 only, as on the request
-path (`removal 20`), by the cosine of item vectors (`like`), newest first (`newest`), and at random (the mean of
+For the first recommendation to each person of the test split, the interactions of the history are put in order: by
+what the score loses when each is removed (`removal`, what recloom tells), the same among the newest 20 only, as on the
+request path (`removal 20`), by the cosine of item vectors (`like`), newest first (`newest`), and at random (the mean of
 DRAWS orders). Deletion: how much lower the score is after the first k of an order are gone, all together. Insertion:
 the score when nothing but the first k is left. Intervals are bootstrap intervals over people, of the paired
 difference to random. Integrated gradients (captum) go from an event's vector to zero.

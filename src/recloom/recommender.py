@@ -98,6 +98,7 @@ from recloom.version import __version__
 
 FORMAT_VERSION = 4
 USERS_AT_ONCE = 4_096
+NEWEST_TOLD = 10
 REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")
 FEW_CASES = 30
 MOMENTS_NAME = "optimizer.safetensors"
@@ -126,6 +127,8 @@ class RankedList:
     """Interactions of the history that were skipped because the catalogue does not hold their item."""
     served_by: str
     """The model's name, or "popular" where the model has no answer, as to an empty history."""
+    past: Sequence[str] = ()
+    """Newest items of the history, oldest first, for those who show or tell them."""
 
 
 class Recommender:
@@ -1033,6 +1036,7 @@ class Recommender:
                 self._recommendations(rankings, row),
                 int(unknown_B[row]),
                 self.config.model_name if answered_B[row] else "popular",
+                [self.dataset.items.id_of(int(item)) for item in histories.newest(row, NEWEST_TOLD)],
             )
             for row in range(len(histories))
         ]

@@ -61,7 +61,9 @@ def test_parts_add_up_under_a_dot_product_and_in_shards(films, fitted):
         Recommender.fit(films, settings={**SMALL, "privacy": {"shards": 2}}),
     ):
         told = recommender.explain("i6", history=SIX)
-        assert sum(reason.contribution for reason in of_kind(told.reasons, *PARTS)) == pytest.approx(told.score, rel=1e-5)
+        assert sum(reason.contribution for reason in of_kind(told.reasons, *PARTS)) == pytest.approx(
+            told.score, rel=1e-5
+        )
 
 
 def test_a_part_of_the_context_counts_what_the_score_loses_without_it(films):
@@ -132,7 +134,11 @@ def test_a_long_history_is_explained_by_its_newest_interactions_and_says_so(fitt
     recommender = fitted("ease")
     history = [f"i{step % FILMS}" for step in range(30)]
     told = recommender._reasoner.explain(
-        recommender._spelled_out([history], recommender.model.max_length + 1)[0], [1], "en", most_tried=5, most_named=None
+        recommender._spelled_out([history], recommender.model.max_length + 1)[0],
+        [1],
+        "en",
+        most_tried=5,
+        most_named=None,
     )[0]
     assert len(of_kind(told.reasons, "history")) == 5
     assert any("older ones were not tried" in note for note in told.notes)

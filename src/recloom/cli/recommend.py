@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from recloom.cli.console import PseudonymKey, console, messages, parse_pairs, read_pseudonyms
 from recloom.dataset import Interaction
 from recloom.errors import ConfigError, DataError
+from recloom.explanation import Language, Phraser, Writer, checked_language, load_writer, reranked
 from recloom.files import replacing
 from recloom.recommender import RankedList, Recommendation, Recommender
 
@@ -26,7 +28,7 @@ _WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
 _REASONS = pl.List(
     pl.Struct(
         {
-            **{name: pl.String for name in ("kind", "item_id", "title", "behavior", "name")},
+            **dict.fromkeys(("kind", "item_id", "title", "behavior", "name"), pl.String),
             "contribution": pl.Float64,
         }
     )
@@ -46,6 +48,15 @@ def recommend(
     include_seen: Annotated[bool | None, typer.Option(help="Whether items of the history may come again.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say why each item is there.")] = False,
     language: Annotated[str, typer.Option(help="Of what --explain says: en or zh.")] = "en",
+    writer: Annotated[
+        str | None,
+        typer.Option(help="Language model that phrases what --explain says: smollm2, openai:MODEL, a folder."),
+    ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(help="Language model that orders every list anew, by prompt. Read docs/explanations.md."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Most time for a list that --writer and --rerank have, each.")] = 60.0,
     out: Annotated[Path | None, typer.Option(help="Write the lists: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
     """Recommend what comes next."""
@@ -53,6 +64,9 @@ def recommend(
         raise ConfigError("say for whom, in one way: --user ID, --history A,B,C, --histories FILE or --all-users")
     if out and out.suffix not in _WRITERS:
         raise ConfigError(f"--out {out} has the suffix {out.suffix!r}; choose {', '.join(_WRITERS)}")
+    if writer and not explain:
+        raise ConfigError("--writer phrases what --explain says; give both")
+    phrasing, ordering = (load_writer(name) if name else None for name in (writer, rerank))
     recommender = Recommender.load(model)
     if items:
         recommender = recommender.with_items(items)
@@ -72,6 +86,10 @@ def recommend(
         queries = list(recommender.dataset.users.ids)
         lists = recommender.recommend_users(queries, **options)
     _report_unusual(lists)
+    if ordering:
+        lists = [_reranked(ordering, recommender, ranked, seconds) for ranked in lists]
+    if phrasing:
+        lists = _phrased(phrasing, recommender, lists, checked_language(language), seconds)
     if out:
         table = _as_table(queries, lists, explain=explain, is_flat=out.suffix == ".csv")
         with replacing(out) as beside:
@@ -146,6 +164,38 @@ def _report_unusual(lists: list[RankedList]) -> None:
         messages.print(f"note: {unknown:,} items of the histories are not in the catalogue and were skipped")
     if empty := sum(ranked.served_by == "popular" for ranked in lists if ranked.items):
         messages.print(f"note: {empty:,} histories were empty; they got what is most popular")
+
+
+def _phrased(
+    writer: Writer, recommender: Recommender, lists: list[RankedList], language: Language, seconds: float
+) -> list[RankedList]:
+    """Have the reasons of lists phrased; what is not usable keeps the template's sentence."""
+    phraser, kept = Phraser(writer, recommender.titles, seconds), []
+    problems: list[str] = []
+    for ranked in lists:
+        phrased = phraser.phrase([(item.because, item.reasons) for item in ranked.items], language)
+        problems += [one.problem for one in phrased if one.problem]
+        items = [replace(item, because=one.text) for item, one in zip(ranked.items, phrased, strict=True)]
+        kept.append(replace(ranked, items=items))
+    if problems:
+        messages.print(
+            f"note: {len(problems):,} reasons kept the template's sentence; of the first, {problems[0]}",
+            markup=False,
+            soft_wrap=True,
+        )
+    return kept
+
+
+def _reranked(writer: Writer, recommender: Recommender, ranked: RankedList, seconds: float) -> RankedList:
+    """Have a list ordered anew; scores stay those of the model."""
+    indices = recommender.dataset.items.indices_of(ranked.past)
+    past = [recommender.titles[row] or item for row, item in zip(indices, ranked.past, strict=True)]
+    candidates = [item.title or item.item_id for item in ranked.items]
+    order, problem = reranked(writer, past, candidates, seconds=seconds)
+    if problem:
+        messages.print(f"note: a list kept its order: {problem}", markup=False, soft_wrap=True)
+    items = [replace(ranked.items[place], rank=rank) for rank, place in enumerate(order, start=1)]
+    return replace(ranked, items=items)
 
 
 def _as_table(queries: list[str], lists: list[RankedList], *, explain: bool, is_flat: bool) -> pl.DataFrame:

@@ -16,17 +16,18 @@ LONGEST_NAME = 12
 _QUOTED = re.compile(r"“([^”]*)”|\"([^\"]*)\"|《([^》]*)》|「([^」]*)」|『([^』]*)』")
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 _YEAR = re.compile(r"\s*\(\d{4}\)$")
+_PLAIN_ENGLISH = (
+    "a after all also an and are as at based be because been both by can choice choices chose chosen close"
+    " could enjoy enjoying fit fits for from given good great had has have here hope how i in interest"
+    " interested is it it's its just like likes looks makes many match matches may might more"
+    " much of on one or our others past people pick picked picks recommend recommended"
+    " s saw seem seems seen since so some something suggest suggested suggestion taste"
+    " tastes that that's the them then these they think this those thought to too u up very was we well were"
+    " what which while who why with would you you'd you'll you're you've your d ll re ve"
+)
 PLAIN: dict[Language, frozenset[str]] = {
-    "en": frozenset(
-        "a after all also an and are as at based be because been both by can choice choices chose chosen close could"
-        " enjoy enjoyed enjoying fit fits for from given good great had has have here hope how i in interest interested"
-        " is it it's its just like liked likes looks love loved makes many match matches may might more much of on one"
-        " or our others past people pick picked picks popular recent recently recommend recommended recommendation s"
-        " saw seem seems seen similar since so some something suggest suggested suggestion taste tastes that that's the"
-        " them then these they think this those thought to too u up very was we well were what which while who why with"
-        " would you you'd you'll you're you've your d ll re ve".split()
-    ),
-    "zh": frozenset("因为你您过的了也很它这个这些都和与还有是为我们推荐给所以根据基于最近之前喜欢可能会更多人受欢迎和相似像在选择看"),
+    "en": frozenset(_PLAIN_ENGLISH.split()),
+    "zh": frozenset("因为你您过的了也很它这个这些都和与还有是为我们推荐给所以根据基于最近之前喜欢可能会在选择看"),
 }
 """Words, or letters, that say nothing of their own."""
 

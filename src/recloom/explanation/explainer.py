@@ -1,4 +1,4 @@
-"""A model with its weights fixed and one history -> what each item's score comes from, every number a difference of scores.
+"""A model with its weights fixed and one history -> what each item's score comes from, in differences of scores.
 
 Shapes: V variants of a history, L its steps, N items, I catalogue.
 """

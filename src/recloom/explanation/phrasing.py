@@ -1,4 +1,4 @@
-"""Explanations -> the same said by a language model, if it says nothing else and is there in time; else as they were."""
+"""Sentences and their reasons -> the same said by a language model, if it says nothing else and is there in time."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 
 from recloom.errors import RecloomError, WritingError
 from recloom.explanation.checking import Titles, problem_with
-from recloom.explanation.reasons import Explanation
+from recloom.explanation.reasons import Reason
 from recloom.explanation.sentences import Language, quotable
 from recloom.explanation.writers import Writer
 
@@ -16,15 +16,15 @@ MOST_TOKENS = 120
 MOST_AT_ONCE = 4
 """Answers of a writer that may be waited for together; who comes later gets the template at once."""
 _INSTRUCTIONS: dict[Language, str] = {
-    "en": "Rewrite the sentence in a friendly tone. Keep every title between “ and ” exactly as it is. Add no other title,"
-    " name, number or quality. Answer with the sentence alone.",
+    "en": "Rewrite the sentence in a friendly tone. Keep every title between “ and ” exactly as it is. Add no other"
+    " title, name, number or quality. Answer with the sentence alone.",
     "zh": "把这句话改写得亲切一些。《》里的名称必须原样保留，不要添加任何别的名称、数字或评价。只回答改写后的句子。",
 }
 
 
 @dataclass(frozen=True)
 class Phrased:
-    """What is to be shown of one explanation."""
+    """What is to be shown of one item's reasons."""
 
     text: str
     problem: str
@@ -40,26 +40,26 @@ class Phraser:
         Args:
             writer: The language model.
             titles: Of the whole catalogue, so that others than those of the facts are recognised.
-            seconds: The most that all explanations of one call may take together.
+            seconds: The most that all sentences of one call may take together.
         """
         self.writer, self._seconds = writer, seconds
         self._others = Titles(titles)
         self._free = threading.BoundedSemaphore(MOST_AT_ONCE)
 
-    def phrase(self, explanations: Sequence[Explanation], language: Language) -> list[Phrased]:
-        """Return something to show of each, after `seconds` at the latest; never raises."""
+    def phrase(self, told: Sequence[tuple[str, Sequence[Reason]]], language: Language) -> list[Phrased]:
+        """Return something to show of each sentence and its reasons, after `seconds` at the latest; never raises."""
         end = time.monotonic() + self._seconds
         phrased = []
-        for explanation in explanations:
+        for sentence, reasons in told:
             try:
-                text = self._written(explanation.sentence, language, end - time.monotonic())
-                titles = {quotable(r.title or "") for r in explanation.reasons if r.kind == "history"}
-                named = [title for title in titles if title and title in explanation.sentence]
-                problem = problem_with(text, explanation.sentence, named, self._others, language)
+                text = self._written(sentence, language, end - time.monotonic())
+                titles = {quotable(reason.title or "") for reason in reasons if reason.kind == "history"}
+                named = [title for title in titles if title and title in sentence]
+                problem = problem_with(text, sentence, named, self._others, language)
                 problem = f"the text of {self.writer.name} was rejected: {problem}" if problem else ""
             except RecloomError as error:
                 text, problem = "", str(error)
-            phrased.append(Phrased(explanation.sentence if problem else text, problem))
+            phrased.append(Phrased(sentence if problem else text, problem))
         return phrased
 
     def _written(self, sentence: str, language: Language, seconds: float) -> str:

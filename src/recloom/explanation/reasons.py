@@ -24,8 +24,8 @@ class Reason:
 
     kind: Kind
     """`history`: an interaction; `id`, `text`, `popularity` and `any item`: what the score is the sum of; `context`: a
-    part of the request; `word`: a word of the item's text; `rules`: a boost or a pin; `popular`: the list is the popular
-    one; `new`: nobody had the item, its text alone placed it."""
+    part of the request; `word`: a word of the item's text; `rules`: a boost or a pin; `popular`: the list is the
+    popular one; `new`: nobody had the item, its text alone placed it."""
     contribution: float | None = None
     """How much lower the score would be without it. None where that is no number: the only interaction, a pin."""
     item_id: str | None = None
@@ -144,8 +144,8 @@ def notes_on(model: Model, facts: Facts) -> list[str]:
     notes = []
     if len(facts.history) < facts.num_read:
         notes.append(
-            f"of the {facts.num_read} interactions that the model reads, the newest {len(facts.history)} were taken away"
-            " one at a time; older ones were not tried"
+            f"of the {facts.num_read} interactions that the model reads, the newest {len(facts.history)} were taken"
+            " away, one at a time; older ones were not tried"
         )
     if not facts.parts:
         notes.append(f"{model.name} does not keep id, text and popularity apart, so their shares cannot be told")

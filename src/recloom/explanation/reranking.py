@@ -10,7 +10,9 @@ MOST_PAST = 10
 """Newest interactions of the history that the prompt tells."""
 TOKENS_FOR_ONE = 4
 """Tokens of the answer for each candidate: a number and what stands between two."""
-_INSTRUCTION = "You order candidates for a person. Answer with their numbers alone, the best first, separated by commas."
+_INSTRUCTION = (
+    "You order candidates for a person. Answer with their numbers alone, the best first, separated by commas."
+)
 
 
 def reranked(
@@ -32,9 +34,7 @@ def reranked(
     chosen = "\n".join(f"{number}. {title}" for number, title in enumerate(candidates, start=1))
     request = f"The person chose, oldest first: {'; '.join(past[-MOST_PAST:])}.\nCandidates:\n{chosen}\nThe order:"
     try:
-        answer = writer.write(
-            _INSTRUCTION, request, most_tokens=TOKENS_FOR_ONE * len(candidates), seconds=seconds
-        )
+        answer = writer.write(_INSTRUCTION, request, most_tokens=TOKENS_FOR_ONE * len(candidates), seconds=seconds)
     except WritingError as error:
         return plain, str(error)
     numbers = [int(found) - 1 for found in re.findall(r"\d+", answer)]

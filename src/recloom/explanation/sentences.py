@@ -105,9 +105,7 @@ def sentence_of(reasons: Sequence[Reason], language: Language = "en") -> str:
         said.append(words.popular)
     if "new" in kinds:
         said.append(words.new)
-    for reason in reasons:
-        if reason.kind == "rules":
-            said.append(words.boosted if (reason.contribution or 0) > 0 else words.lowered)
+    said += [words.boosted if (r.contribution or 0) > 0 else words.lowered for r in reasons if r.kind == "rules"]
     return words.space.join(said) or words.nothing
 
 

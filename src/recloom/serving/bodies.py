@@ -136,6 +136,9 @@ class RecommendationsIn(_Body):
     )
     explain: bool = Field(False, description="Whether every item says why it is there")
     language: Language = Field("en", description="Of the sentences that say why")
+    phrase: bool = Field(
+        False, description="Whether a language model phrases them, if the service has one and it is there in time"
+    )
     model: Id | None = Field(None, description="Ask this model of the service; nothing is logged then")
 
 
@@ -144,8 +147,8 @@ class ReasonOut(BaseModel):
 
     kind: Kind = Field(
         description="history: a past interaction; id, text, popularity and any item: what the model's score is the sum"
-        " of; context: a part of the request; rules: a boost or a pin; popular: the popular list answered; new: placed by"
-        " its text"
+        " of; context: a part of the request; rules: a boost or a pin; popular: the popular list answered; new: placed"
+        " by its text"
     )
     contribution: float | None = Field(
         description="How much lower the score would be without it; null for the only interaction, and where it is no"
