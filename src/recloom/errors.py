@@ -46,5 +46,9 @@ class EncodingError(RecloomError):
     """An encoder gave vectors that cannot be trusted: misaligned, not finite, or all zero."""
 
 
+class WritingError(RecloomError):
+    """A language model that was to write something was late, out of reach, or answered nonsense."""
+
+
 class TrainingError(RecloomError):
     """Training could not go on, for instance because the loss is not a number."""

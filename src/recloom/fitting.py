@@ -119,9 +119,9 @@ def encoder_of(config: EncoderConfig, device: str = "cpu") -> Encoder:
     return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8, device=device)
 
 
-def text_reader(config: EncoderConfig) -> Callable[[Sequence[str]], np.ndarray]:
+def text_reader(config: EncoderConfig, cache: Path | None = None) -> Callable[[Sequence[str]], np.ndarray]:
     """Return a function from texts to vectors that loads the encoder of a config when first called."""
-    return _reader(lambda: encoder_of(config), cache=None)
+    return _reader(lambda: encoder_of(config), cache)
 
 
 def _reader(

@@ -42,9 +42,20 @@ from recloom.encoders import (
     item_texts,
     item_titles,
 )
+from recloom.encoders.cache_folder import cache_folder
 from recloom.errors import ArtifactError, ConfigError, UnknownIdError
 from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
 from recloom.events import Entities, Interactions, Pseudonyms, Source, read_interactions, read_items, read_users
+from recloom.explanation import (
+    Explainer,
+    Explanation,
+    Names,
+    Reason,
+    Reasoner,
+    checked_language,
+    with_reasons,
+    word_reasons,
+)
 from recloom.files import CHECKSUMS, current_folder, damaged_file, recover, replacing, write_checksums
 from recloom.fitting import (
     blank_model,
@@ -71,6 +82,7 @@ from recloom.models import (
     TrainingData,
     VectorModel,
 )
+from recloom.models.ranking import fixed_copy
 from recloom.run_config import RunConfig
 from recloom.sharded_fitting import ShardedResult, ShardRecord, fit_shards, is_blank, learn_shards_further
 from recloom.tensor_files import load_tensors
@@ -88,6 +100,7 @@ from recloom.version import __version__
 
 FORMAT_VERSION = 5
 USERS_AT_ONCE = 4_096
+NEWEST_TOLD = 10
 REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")
 FEW_CASES = 30
 Fitter = Callable[
@@ -106,6 +119,10 @@ class Recommendation:
     item_id: str
     score: float
     title: str
+    because: str = ""
+    """Why, in a sentence; "" where nobody asked."""
+    reasons: Sequence[Reason] = ()
+    """Why, as data."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,8 @@ class RankedList:
     """Interactions of the history that were skipped because the catalogue does not hold their item."""
     served_by: str
     """The model's name, or "popular" where the model has no answer, as to an empty history."""
+    past: Sequence[str] = ()
+    """Newest items of the history, oldest first, for those who show or tell them."""
 
 
 class Recommender:
@@ -514,6 +533,8 @@ class Recommender:
         k: int = 10,
         context: Mapping[str, str | float] | None = None,
         include_seen: bool | None = None,
+        explain: bool = False,
+        language: str = "en",
     ) -> RankedList:
         """Recommend what comes next for a user of the dataset, or for any history at all.
 
@@ -525,6 +546,8 @@ class Recommender:
             context: The situation now, by column: `{"location": "Shanghai"}`, and `timestamp`, the time in UTC
                 seconds. Words that training did not know change nothing.
             include_seen: Whether items of the history may be recommended again. Unset: as measured on the data.
+            explain: Whether every item says why it is there.
+            language: Of the sentences that do: `en` or `zh`.
 
         Raises:
             UnknownIdError: Nobody of that name is in the dataset.
@@ -533,9 +556,13 @@ class Recommender:
         if (user is None) == (history is None):
             raise ConfigError("give either user or history, one of them")
         if user is not None:
-            return self.recommend_users([user], k=k, context=context, include_seen=include_seen)[0]
+            return self.recommend_users(
+                [user], k=k, context=context, include_seen=include_seen, explain=explain, language=language
+            )[0]
         assert history is not None
-        return self.recommend_histories([history], k=k, context=context, include_seen=include_seen)[0]
+        return self.recommend_histories(
+            [history], k=k, context=context, include_seen=include_seen, explain=explain, language=language
+        )[0]
 
     def recommend_users(
         self,
@@ -544,21 +571,31 @@ class Recommender:
         k: int = 10,
         context: Mapping[str, str | float] | None = None,
         include_seen: bool | None = None,
+        explain: bool = False,
+        language: str = "en",
     ) -> list[RankedList]:
         """Recommend to users of the dataset; `recommend` says how."""
+        checked_language(language)
+        lists = []
+        for begin in range(0, len(users), USERS_AT_ONCE):
+            some = users[begin : begin + USERS_AT_ONCE]
+            histories = self._in_context(self._histories_of(some, self.model.max_length), context)
+            ranked = self._lists(histories, np.zeros(len(some), int), k, include_seen)
+            if explain:
+                longer = self._in_context(self._histories_of(some, self.model.max_length + 1), context)
+                ranked = self._explained(ranked, longer, language)
+            lists += ranked
+        return lists
+
+    def _histories_of(self, users: Sequence[str], length: int) -> Histories:
         for user in users:
             if user not in self.dataset.users:
                 raise UnknownIdError(
                     f"user {user!r} is not among the {len(self.dataset.users):,} users of the dataset;"
                     " recommend to somebody new by history"
                 )
-        lists = []
-        for begin in range(0, len(users), USERS_AT_ONCE):
-            index_B = self.dataset.users.indices_of(users[begin : begin + USERS_AT_ONCE]).astype(np.int64)
-            offsets = self.dataset.user_offsets
-            histories = gather(self.dataset, offsets[index_B], offsets[index_B + 1], self.model.max_length)
-            lists += self._lists(self._in_context(histories, context), np.zeros(len(index_B), int), k, include_seen)
-        return lists
+        index_B, offsets = self.dataset.users.indices_of(users).astype(np.int64), self.dataset.user_offsets
+        return gather(self.dataset, offsets[index_B], offsets[index_B + 1], length)
 
     def recommend_histories(
         self,
@@ -567,11 +604,105 @@ class Recommender:
         k: int = 10,
         context: Mapping[str, str | float] | None = None,
         include_seen: bool | None = None,
+        explain: bool = False,
+        language: str = "en",
     ) -> list[RankedList]:
         """Recommend to histories that need not be anybody's in the dataset; `recommend` says how."""
+        checked_language(language)
+        numbered, unknown_B = self._spelled_out(histories, self.model.max_length)
+        lists = self._lists(self._in_context(numbered, context), unknown_B, k, include_seen)
+        if not explain:
+            return lists
+        longer, _ = self._spelled_out(histories, self.model.max_length + 1)
+        return self._explained(lists, self._in_context(longer, context), language)
+
+    def _spelled_out(
+        self, histories: Sequence[Sequence[str | Interaction]], length: int
+    ) -> tuple[Histories, np.ndarray]:
         spelled = [[Interaction(i) if isinstance(i, str) else i for i in history] for history in histories]
-        numbered, unknown_B = histories_from_interactions(self.dataset, spelled, self.model.max_length)
-        return self._lists(self._in_context(numbered, context), unknown_B, k, include_seen)
+        return histories_from_interactions(self.dataset, spelled, length)
+
+    # Explaining
+
+    def explain(
+        self,
+        item_id: str,
+        user: str | None = None,
+        history: Sequence[str | Interaction] | None = None,
+        *,
+        context: Mapping[str, str | float] | None = None,
+        words: bool = False,
+        language: str = "en",
+    ) -> Explanation:
+        """Say what the score of any one item comes from, for a user of the dataset or for a history.
+
+        Every interaction that the model reads is taken away in turn. Contributions are exact: the score, minus what it
+        would be otherwise.
+
+        Args:
+            item_id: Any item of the catalogue, recommended or not.
+            user: As for `recommend`.
+            history: As for `recommend`.
+            context: As for `recommend`.
+            words: Whether to have the encoder read the item's text again without each of its words.
+            language: Of the sentence: `en` or `zh`.
+
+        Raises:
+            UnknownIdError: The item or the user is not known.
+            ConfigError: Neither or both of user and history, or a language without sentences.
+        """
+        spoken = checked_language(language)
+        if (user is None) == (history is None):
+            raise ConfigError("give either user or history, one of them")
+        row, length = self._known_item(item_id), self.model.max_length + 1
+        if user is not None:
+            asked = self._histories_of([user], length)
+        else:
+            assert history is not None
+            asked, _ = self._spelled_out([history], length)
+        asked = self._in_context(asked, context)
+        is_answered = bool(self.model.can_answer(asked)[0])
+        explanation = self._reasoner.explain(
+            asked if is_answered else None, [row], spoken, most_tried=self.model.max_length, most_named=None
+        )[0]
+        if not (words and is_answered):
+            return explanation
+        if self.text is None or type(self.model).read_items is Model.read_items:
+            note = f"{self.config.model_name} as it was fitted reads no item text, so no word of it is a reason"
+            return replace(explanation, notes=[*explanation.notes, note])
+        text = item_texts(self.dataset.item_table[[row - 1]], self.config.encoder.template)[0]
+        read = text_reader(self.config.encoder, cache_folder() / "explained-words.h5")
+        # A copy, whose text is changed; in single precision, as the catalogue's text was read.
+        told = word_reasons(Explainer(fixed_copy(self.model).float()), asked, row, text, read)
+        return with_reasons(explanation, told, spoken)
+
+    def _explained(self, lists: list[RankedList], histories: Histories, language: str) -> list[RankedList]:
+        """Let every item of lists say why it is there.
+
+        Args:
+            lists: As they were made.
+            histories: For whom, with one interaction more than the model reads.
+            language: Of the sentences.
+        """
+        spoken, answered_B = checked_language(language), self.model.can_answer(histories)
+        explained = []
+        for place, ranked in enumerate(lists):
+            history = histories.rows(np.array([place])) if answered_B[place] else None
+            rows = [self.dataset.items.index_of(item.item_id) for item in ranked.items]
+            why = self._reasoner.explain(history, rows, spoken)
+            items = [
+                replace(item, because=told.sentence, reasons=told.reasons)
+                for item, told in zip(ranked.items, why, strict=True)
+            ]
+            explained.append(replace(ranked, items=items))
+        return explained
+
+    @cached_property
+    def _reasoner(self) -> Reasoner:
+        behaviors = ["", *self.dataset.behavior.vocabulary.ids]
+        names = Names(self.dataset.items.id_of, self.titles.__getitem__, behaviors.__getitem__)
+        explainer = Explainer(self._ranker.model, self._ranker.scorer)
+        return Reasoner(explainer, names, lambda row: bool(self.counts_I[row] == 0))
 
     def similar_items(self, item_id: str, k: int = 10) -> list[Recommendation]:
         """Return the items that the model places nearest to one, by the cosine of their vectors.
@@ -579,13 +710,16 @@ class Recommender:
         Raises:
             UnknownIdError: The catalogue does not hold the item.
         """
+        return self._recommendations(self._ranker.neighbours(self._known_item(item_id), _checked_k(k)), 0)
+
+    def _known_item(self, item_id: str) -> int:
         item = self.dataset.items.index_of(item_id)
         if item == PADDING_INDEX:
             raise UnknownIdError(
                 f"item {item_id!r} is not in the catalogue of {len(self.dataset.items):,} items;"
                 " check its spelling, ids are kept as the log spells them"
             )
-        return self._recommendations(self._ranker.neighbours(item, _checked_k(k)), 0)
+        return item
 
     def rank(
         self, histories: Histories, k: int, include_seen: bool | None = None, target_B: np.ndarray | None = None
@@ -919,6 +1053,7 @@ class Recommender:
                 self._recommendations(rankings, row),
                 int(unknown_B[row]),
                 self.config.model_name if answered_B[row] else "popular",
+                [self.dataset.items.id_of(int(item)) for item in histories.newest(row, NEWEST_TOLD)],
             )
             for row in range(len(histories))
         ]

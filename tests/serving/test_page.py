@@ -204,7 +204,7 @@ def test_a_person_of_the_log_is_shown_with_what_they_did(visit):
     page = visit("/?user=u03")
     past = page.locator(".history .title").all_inner_texts()
     assert past[0] == "film number12 kind3 from the log"
-    assert page.locator(".list.own small").first.inner_text().startswith(("like ", "popular now", "new"))
+    assert page.locator(".list.own small").first.inner_text().startswith(("Because you ", "Because many", "It is new"))
 
 
 def test_a_click_counts_for_the_variant_that_was_shown(serve, second_model):

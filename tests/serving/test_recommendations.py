@@ -1,9 +1,12 @@
 """Lists over HTTP: whose, how long, under which rules, and from where."""
 
+import time
+
 import pytest
 
+from recloom.errors import ConfigError
 from recloom.retrieval import Boost, Rules
-from recloom.serving import Settings
+from recloom.serving import ServiceConfig, Settings
 from tests.serving.helpers import CATEGORIES, EXPIRED, ITEMS, ask, asked_ids, history_of, ids, problem, wait_until
 
 EVERYTHING = {"k": ITEMS, "include_seen": True}
@@ -150,14 +153,59 @@ def test_the_services_rules_and_the_requests_hold_together(serve):
     assert ids(answer.json()) == []
 
 
-def test_an_explanation_names_what_it_is_like_or_that_it_is_popular(shared):
-    first = ask(shared, user_id="u20", k=1, explain=True)["items"][0]
-    like = first["reasons"][0]
-    assert like["kind"] == "like"
-    assert 0.3 <= like["similarity"] <= 1
-    assert like["title"].startswith("film number")
-    stranger = ask(shared, user_id="stranger", k=1, explain=True)["items"][0]
-    assert stranger["reasons"] == [{"kind": "popular"}]
+def test_an_explanation_says_what_the_library_says_or_that_it_is_popular(shared, loaded):
+    request = {"k": 3, "explain": True, "context": {"timestamp": 1_100_000}}
+    got = ask(shared, user_id="u20", filters={"deny": [f"i{EXPIRED:02}"]}, **request)["items"]
+    wanted = loaded.recommend("u20", k=4, explain=True, context={"timestamp": 1_100_000})
+    by_id = {place.item_id: place for place in wanted.items}
+    for place in got:
+        assert place["because"] == by_id[place["item_id"]].because
+        assert place["reasons"] == [reason.as_dict() for reason in by_id[place["item_id"]].reasons]
+        parts = [r["contribution"] for r in place["reasons"] if r["kind"] in ("id", "text", "popularity", "any item")]
+        assert sum(parts) == pytest.approx(place["score"], abs=2e-3)
+    stranger = ask(shared, user_id="stranger", k=1, explain=True, language="zh")["items"][0]
+    assert stranger["reasons"] == [{"kind": "popular", "contribution": None}]
+    assert stranger["because"] == "因为很多人都选了它。"
+    problem(shared.post("/v1/recommendations", json={"user_id": "a", "language": "fr"}), 422, "language: ")
+
+
+def test_rules_are_among_the_reasons(shared):
+    boosts = [{"items": ["i09"], "weight": 1_000}]
+    answer = ask(shared, user_id="u20", k=2, explain=True, filters={"boosts": boosts, "pinned": ["i08"]})
+    pinned, boosted = answer["items"]
+    assert pinned["because"] == "A rule of the service puts it here."
+    assert boosted["item_id"] == "i09"
+    assert {"kind": "rules", "contribution": 6.908, "name": "boost"} in boosted["reasons"]
+    assert boosted["because"].endswith("A rule of the service moves it up.")
+
+
+def test_reasons_that_cannot_be_found_cost_nobody_the_list(shared, monkeypatch):
+    from recloom.explanation import Explainer
+
+    monkeypatch.setattr(Explainer, "explain", lambda *_: 1 / 0)
+    answer = ask(shared, user_id="u20", k=2, explain=True)
+    assert [place["reasons"] for place in answer["items"]] == [[], []]
+    assert ids(answer) == asked_ids(shared, user_id="u20", k=2)
+
+
+def test_reasons_are_phrased_when_a_request_wants_it_and_the_writer_is_in_time(serve, monkeypatch):
+    class Writer:
+        name, answer = "fake", ""
+
+        def write(self, instruction, request, *, most_tokens, seconds):
+            time.sleep(0 if self.answer else 3)
+            return self.answer or request
+
+    monkeypatch.setattr("recloom.serving.app.load_writer", lambda name: Writer())
+    client = serve(writer="fake", writer_seconds=0.3)
+    plain = ask(client, user_id="u20", k=1, explain=True)["items"][0]
+    late = ask(client, user_id="u20", k=1, explain=True, phrase=True)["items"][0]
+    assert late["because"] == plain["because"]
+    Writer.answer = f"We thought of you, {plain['because'][0].lower()}{plain['because'][1:]}"
+    assert ask(client, user_id="u20", k=1, explain=True, phrase=True)["items"][0]["because"] == Writer.answer
+    assert ask(client, user_id="u20", k=1, explain=True)["items"][0]["because"] == plain["because"]
+    with pytest.raises(ConfigError, match=r"writer_seconds is 9\.0; it has to be less than service\.timeout"):
+        ServiceConfig(writer="fake", writer_seconds=9.0)
 
 
 def test_similar_items_leave_out_what_may_not_be_shown(shared, loaded):

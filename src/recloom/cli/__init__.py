@@ -17,6 +17,7 @@ from recloom.cli import (
     doctor,
     encode,
     evaluate,
+    explain,
     export,
     fit,
     forget,
@@ -55,6 +56,7 @@ app.command("backtest")(backtest.backtest)
 app.command("compress")(compress.compress_model)
 app.command("export")(export.export)
 app.command("recommend", cls=RayCommand)(recommend.recommend)
+app.command("explain")(explain.explain)
 app.command("similar")(similar.similar)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")

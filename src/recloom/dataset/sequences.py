@@ -83,6 +83,11 @@ class Histories:
             self.end_B[chosen_B],
         )
 
+    def newest(self, row: int, most: int) -> np.ndarray:
+        """Return the newest items of one history, oldest first."""
+        length = int(self.length_B[row])
+        return self.item_index_BL[row, max(0, length - most) : length]
+
     def seen(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the row and the item of every interaction of the whole histories."""
         rows = np.repeat(np.arange(len(self)), self.end_B - self.start_B)

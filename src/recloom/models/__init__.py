@@ -59,11 +59,14 @@ MODELS: dict[str, type[Model]] = {
 
 __all__ = [
     "MODELS",
+    "NCF",
     "CountedModel",
     "Ensemble",
     "ItemText",
     "Model",
     "Popular",
+    "PopularRecent",
+    "RandomOrder",
     "Ranker",
     "Rankings",
     "Sharded",

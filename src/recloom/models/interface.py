@@ -162,6 +162,18 @@ class VectorModel(Model):
     def queries(self, histories: Histories) -> Tensor:
         """Return one query a history, none of which is empty; shape (B, D)."""
 
+    def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
+        """Return what each score is the sum of: `id`, `text`, `popularity`, and what popularity gives `any item`.
+
+        Args:
+            query_D: Of one history.
+            rows_N: The items.
+
+        Returns:
+            By the name of the part, shape (N,); nothing where the model does not know the parts apart.
+        """
+        return {}
+
     def step_queries(self, histories: Histories) -> Tensor:
         """Return the query after each step, nothing being known of the request; shape (B, L, D).
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recloom.dataset import PADDING_INDEX
 from recloom.models.dealt_table import DealtTable, Route, own_rows
@@ -153,22 +154,32 @@ class ItemVectors(nn.Module):
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """Return the vectors, not normalised, of some items; shape (N, D)."""
+        id_ND, text_ND = self.parts(rows_N)
+        if id_ND is None or text_ND is None:
+            vectors_ND = text_ND if id_ND is None else id_ND
+            assert vectors_ND is not None
+            return vectors_ND
+        return id_ND + text_ND
+
+    def parts(self, rows_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return what id and text add to each vector, None where the fusion lacks one; (N, D) both."""
         route = Route(rows_N, self._workers) if self.is_dealt else None
         if self.fusion == "text":
-            return self.from_text(self._text(rows_N, route))
+            return None, self.from_text(self._text(rows_N, route))
         keep_N = self.seen_I[rows_N]
         if self.training and self.id_dropout > 0 and self.fusion != "id":
             keep_N = keep_N & (torch.rand(len(rows_N), device=rows_N.device) >= self.id_dropout)
         id_ND = self._id(rows_N, route) * keep_N[:, None]
         if self.fusion == "id":
-            return id_ND
+            return id_ND, None
         text_ND = self.from_text(self._text(rows_N, route))
         if self.fusion == "concat":
-            return torch.cat([id_ND, text_ND], dim=1)
+            id_width, text_width = id_ND.shape[1], text_ND.shape[1]
+            return functional.pad(id_ND, (0, text_width)), functional.pad(text_ND, (id_width, 0))
         if self.fusion == "gated":
             share_ND = torch.sigmoid(self.gate(torch.cat([id_ND, text_ND], dim=1)))
-            return share_ND * id_ND + (1 - share_ND) * text_ND
-        return id_ND + text_ND
+            return share_ND * id_ND, (1 - share_ND) * text_ND
+        return id_ND, text_ND
 
     def _id(self, rows_N: Tensor, route: Route | None) -> Tensor:
         return self.ids.look_up(route) if route is not None and isinstance(self.ids, DealtTable) else self.ids(rows_N)

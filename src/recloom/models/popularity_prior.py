@@ -80,6 +80,13 @@ class PopularityPrior(nn.Module):
         weight_BP = self._what_is_known(histories).to(query_BD) @ self.weight_GP
         return torch.cat([query_BD * weight_BP[:, :1].exp(), weight_BP[:, 1:]], dim=1)
 
+    def usual(self, weight_P: Tensor) -> Tensor:
+        """Return what popularity adds to the score of the average item that somebody has taken, a single number."""
+        is_taken_I = self.features_IP[:, AGE - 1] > 0
+        if not is_taken_I.any():
+            return weight_P.new_zeros(())
+        return self.features_IP[is_taken_I].mean(dim=0) @ weight_P
+
     def fit(self, similarity_BC: Tensor, candidate_C: Tensor, target_position_B: Tensor, histories: Histories) -> None:
         """Choose the weights under which the targets come first, the queries and items being as they are.
 

@@ -65,9 +65,9 @@ class Ranker:
 
     def __init__(self, model: Model) -> None:
         self.num_items = model.num_items
-        self._model = fixed_copy(model)
+        self.model = fixed_copy(model)
         with torch.no_grad():
-            self._score = self._model.scorer()
+            self.scorer = self.model.scorer()
 
     def rank(
         self, histories: Histories, k: int, include_seen: bool = False, target_B: np.ndarray | None = None
@@ -108,14 +108,14 @@ class Ranker:
     def scores(self, histories: Histories) -> Tensor:
         """Return the score of every item for each history, float32 of shape (B, I); -inf for padding."""
         with torch.no_grad():
-            score_BI = self._score(histories).float()
+            score_BI = self.scorer(histories).float()
         score_BI[:, PADDING_INDEX] = -torch.inf
         return score_BI
 
     def neighbours(self, item_index: int, k: int) -> Rankings:
         """Return the k items most like one, itself left out."""
         with torch.no_grad():
-            alike_1I = self._model.similarity(item_index).float()[None]
+            alike_1I = self.model.similarity(item_index).float()[None]
         alike_1I[0, [PADDING_INDEX, item_index]] = -torch.inf
         items, scores = top_k(alike_1I, min(k, self.num_items))
         found = scores[0] > -np.inf

@@ -89,6 +89,16 @@ class Sharded(TrainedModel, VectorModel):
     def queries(self, histories: Histories) -> Tensor:
         return torch.cat([member.queries(histories) for member in self.members], dim=1) / len(self.shards)
 
+    def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = {}
+        begin = 0
+        for member in self.members:
+            width = member.item_vectors(rows_N[:1]).shape[1]
+            for name, part_N in member.score_parts(query_D[begin : begin + width], rows_N).items():
+                parts[name] = parts.get(name, 0.0) + part_N
+            begin += width
+        return parts
+
     def step_queries(self, histories: Histories) -> Tensor:
         return torch.cat([member.step_queries(histories) for member in self.members], dim=2) / len(self.shards)
 

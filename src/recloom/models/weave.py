@@ -350,6 +350,20 @@ class Weave(TrainedModel, VectorModel):
         rows_N = torch.arange(self.num_items + 1, device=self.prior.features_IP.device) if rows_N is None else rows_N
         return torch.cat([tower.item_vectors(rows_N) for tower in self._towers], dim=1)
 
+    def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = {}
+        towers = self._towers
+        queries = query_D[: len(towers) * self.config.embedding_dim].chunk(len(towers))
+        for tower, own_D in zip(towers, queries, strict=True):
+            for name, vectors_ND in tower.item_parts(rows_N).items():
+                parts[name] = parts.get(name, 0.0) + vectors_ND @ own_D
+        weight_P = query_D[len(towers) * self.config.embedding_dim :]
+        if weight_P.any():
+            usual = self.prior.usual(weight_P)
+            parts["popularity"] = self.prior.features_IP[rows_N] @ weight_P - usual
+            parts["any item"] = usual.expand(len(rows_N))
+        return parts
+
     def scorer(self) -> Scorer:
         if self.own_items is not None:
             own_N = self.own_items
@@ -436,6 +450,21 @@ class Tower(nn.Module):
     def item_vectors(self, rows_N: Tensor) -> Tensor:
         """Return the vectors of some items, shape (N, D)."""
         return self._scaled(self.items(rows_N))
+
+    def item_parts(self, rows_N: Tensor) -> dict[str, Tensor]:
+        """Return what id and text add to the vectors of some items, shape (N, D) each.
+
+        Under a cosine both are divided by the length of the vector that they make together, so that they add up to it;
+        how long the one is therefore tells on the other.
+        """
+        if isinstance(self.items, CodedItems):
+            return {"id and text": self.item_vectors(rows_N)}
+        named = zip(("id", "text"), self.items.parts(rows_N), strict=True)
+        parts = {name: part_ND for name, part_ND in named if part_ND is not None}
+        if self.config.similarity == "cosine":
+            length_N1 = self.items(rows_N).norm(dim=1, keepdim=True).clamp_min(1e-6)
+            parts = {name: part_ND / length_N1 for name, part_ND in parts.items()}
+        return parts
 
     def queries(self, histories: Histories) -> Tensor:
         """Return what to hold against the item vectors for each history, shape (B, D)."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recloom.dataset import Histories
 from recloom.models import Model, VectorModel
+from recloom.models.interface import Scorer
 from recloom.models.ranking import fixed_copy
 from recloom.retrieval.approximate import ApproximateIndex
 from recloom.retrieval.item_table import CodedTable, item_table
@@ -72,10 +73,11 @@ class Search:
         self.model = fixed_copy(model)
         self.index: ApproximateIndex | None = None
         with torch.no_grad():
+            self.scorer: Scorer | None = None
             if isinstance(self.model, VectorModel):
                 self._table = item_table(self.model)
             else:
-                self._score = self.model.scorer()
+                self.scorer = self.model.scorer()
 
     @property
     def is_coded(self) -> bool:
@@ -120,12 +122,13 @@ class Search:
             boosted_B: Rows whose scores are changed, and by how much.
         """
         with torch.inference_mode():
-            if not isinstance(self.model, VectorModel):
-                score_BI = self._score(histories).float()
+            if self.scorer is not None:
+                score_BI = self.scorer(histories).float()
                 return [
                     Hits.of_scores(score_I.numpy(), allowed_I, boosted)
                     for score_I, allowed_I, boosted in zip(score_BI, allowed_BI, boosted_B, strict=True)
                 ]
+            assert isinstance(self.model, VectorModel)
             query_BD = self.model.queries(histories)
         return self.search_vectors(query_BD, allowed_BI, boosted_B)
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from starlette.responses import PlainTextResponse, Response
 
 from recloom.errors import ConfigError
+from recloom.explanation import Language, Phraser, Writer, load_writer
 from recloom.files import current_folder, damaged_file, version_of
 from recloom.serving import metrics, problems
 from recloom.serving.access import Access, needs
@@ -93,6 +94,10 @@ class Service:
     settings: Settings
     access: Access
     reports: Reports = field(default_factory=Reports)
+    writer: Writer | None = None
+    """What phrases reasons, where a request wants it."""
+    _phrasers: dict[str, Phraser] = field(default_factory=dict)
+    """By the version of the model whose catalogue's titles they know; the newest alone."""
 
     @property
     def needs_key(self) -> bool:
@@ -127,6 +132,21 @@ class Service:
         """Have the engine's thread do something."""
         return await self.wait(self.engine.call(function))
 
+    async def phrased(self, served: Served, language: Language) -> list[str]:
+        """Return the sentence of each item of a list, phrased by the writer where that is there in time."""
+        why = [shown.why for shown in served.answer.items if shown.why is not None]
+        if self.writer is None:
+            return [explanation.sentence for explanation in why]
+        model = served.model
+        phraser = self._phrasers.get(model.version)
+        if phraser is None:
+            phraser = Phraser(self.writer, list(model.catalogue.titles), self.settings.service.writer_seconds)
+            self._phrasers = {model.version: phraser}
+        phrased = await self.in_thread(phraser.phrase, [(one.sentence, one.reasons) for one in why], language)
+        for one in phrased:
+            metrics.phrased.labels("template" if one.problem else "writer").inc()
+        return [one.text for one in phrased]
+
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Have a thread do something that waits for the database."""
         return await asyncio.wait_for(asyncio.to_thread(function, *arguments), self.settings.service.timeout)
@@ -143,17 +163,19 @@ def create_app(model: Path, database: str, settings: Settings | None = None, *, 
 
     Raises:
         ArtifactError: The folder holds no model, or a damaged one.
+        ConfigError: There is no writer of the name that the settings give.
         DatabaseError: The database cannot be reached.
     """
     settings = settings or Settings()
     options = settings.service
+    writer = load_writer(options.writer) if options.writer else None
     store = Store(Database(database), queue=options.event_queue, attribution_seconds=3_600 * options.attribution_hours)
     try:
         engine = Engine(store, settings, model)
     except BaseException:
         store.close()
         raise
-    service = Service(engine, store, settings, Access(options.rate_limit, needs_keys))
+    service = Service(engine, store, settings, Access(options.rate_limit, needs_keys), writer=writer)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -272,7 +294,11 @@ async def post_recommendations(body: RecommendationsIn, service: OfService) -> R
     began = time.perf_counter()
     served = await service.wait(service.engine.recommend(wanted_from(body, service)))
     metrics.recommendation_seconds.labels(served.model.name, served.variant or "").observe(time.perf_counter() - began)
-    return _json(spelled(served, explain=body.explain))
+    answer = spelled(served, explain=body.explain)
+    if body.explain and body.phrase:
+        for place, sentence in zip(answer["items"], await service.phrased(served, body.language), strict=True):
+            place["because"] = sentence
+    return _json(answer)
 
 
 def wanted_from(body: RecommendationsIn, service: Service) -> Wanted:
@@ -315,6 +341,7 @@ def wanted_from(body: RecommendationsIn, service: Service) -> Wanted:
         body.include_seen,
         rules,
         body.explain,
+        body.language,
         body.model,
         is_logged=body.model is None,
     )
@@ -342,9 +369,10 @@ def spelled(served: Served, *, explain: bool) -> dict[str, Any]:
 def _places(items: list[Shown], explain: bool) -> list[dict[str, Any]]:
     places = []
     for rank, shown in enumerate(items, start=1):
-        place = {"rank": rank, "item_id": shown.item_id, "score": shown.score, "title": shown.title}
+        place: dict[str, Any] = {"rank": rank, "item_id": shown.item_id, "score": shown.score, "title": shown.title}
         if explain:
-            place["reasons"] = shown.reasons
+            assert shown.why is not None
+            place |= {"because": shown.why.sentence, "reasons": [reason.as_dict() for reason in shown.why.reasons]}
         places.append(place)
     return places
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from recloom.events.timestamps import ACCEPTED, read_seconds
+from recloom.explanation import Kind, Language
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=PRINTABLE)]
@@ -133,17 +134,30 @@ class RecommendationsIn(_Body):
         default_factory=dict,
         description="allow, deny, where, max_per, diversity, pinned, boosts; added to the rules of the service",
     )
-    explain: bool = False
+    explain: bool = Field(False, description="Whether every item says why it is there")
+    language: Language = Field("en", description="Of the sentences that say why")
+    phrase: bool = Field(
+        False, description="Whether a language model phrases them, if the service has one and it is there in time"
+    )
     model: Id | None = Field(None, description="Ask this model of the service; nothing is logged then")
 
 
-class Reason(BaseModel):
-    """Why an item is in a list: it is like one of the history, it is popular, or it is new."""
+class ReasonOut(BaseModel):
+    """One thing that an item's score comes from."""
 
-    kind: Literal["like", "popular", "new"]
-    item_id: str | None = None
+    kind: Kind = Field(
+        description="history: a past interaction; id, text, popularity and any item: what the model's score is the sum"
+        " of; context: a part of the request; rules: a boost or a pin; popular: the popular list answered; new: placed"
+        " by its text"
+    )
+    contribution: float | None = Field(
+        description="How much lower the score would be without it; null for the only interaction, and where it is no"
+        " number"
+    )
+    item_id: str | None = Field(None, description="Of the interaction")
     title: str | None = None
-    similarity: float | None = None
+    behavior: str | None = None
+    name: str | None = Field(None, description="Column of the context; boost or pinned")
 
 
 class ItemOut(BaseModel):
@@ -153,7 +167,8 @@ class ItemOut(BaseModel):
     item_id: str
     score: float | None = Field(description="null for a pinned item")
     title: str
-    reasons: list[Reason] | None = None
+    because: str | None = Field(None, description="The reasons in a sentence")
+    reasons: list[ReasonOut] | None = None
 
 
 class RecommendationsOut(BaseModel):

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from recloom.errors import ConfigError, InputError, RecloomError
+from recloom.explanation import Language
 from recloom.files import version_of
 from recloom.retrieval import Rules
 from recloom.serving import metrics
@@ -55,6 +56,8 @@ class Wanted:
     include_seen: bool | None = None
     rules: Rules = field(default_factory=Rules)
     explain: bool = False
+    language: Language = "en"
+    """Of the reasons."""
     model: str | None = None
     """A model to ask instead of the one that the experiment or the default says."""
     is_logged: bool = True
@@ -315,7 +318,9 @@ class Engine:
         if wanted.user_id is not None:
             events = known[wanted.user_id]
             user = None if self.is_forgotten(wanted.user_id) else wanted.user_id
-        return Ask(wanted.k, events, user, wanted.context, wanted.include_seen, rules, wanted.explain, now)
+        return Ask(
+            wanted.k, events, user, wanted.context, wanted.include_seen, rules, wanted.explain, now, wanted.language
+        )
 
     def _answer(self, model: LiveModel, asks: Sequence[Ask]) -> list[Answer]:
         try:

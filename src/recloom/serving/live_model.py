@@ -3,6 +3,7 @@
 Everything here is called by one thread, the engine's, but for loading.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import torch
 from recloom.dataset import CategoryColumn, Dataset, Histories, Requests, Segments, context_value
 from recloom.encoders import item_texts, item_titles
 from recloom.errors import ConfigError, MissingExtraError, UnknownIdError
+from recloom.explanation import Explainer, Explanation, Language, Names, Reason, Reasoner, with_reasons
 from recloom.files import current_folder, recover, version_of
 from recloom.models import MODELS, CountedModel, TrainingData, VectorModel
 from recloom.recommender import Recommender
@@ -23,16 +25,12 @@ from recloom.retrieval import ApproximateIndex, Catalogue, Hits, Rules, Search, 
 from recloom.serving.settings import Settings
 from recloom.serving.store import Event, ItemChange
 
+log = logging.getLogger("recloom.serving")
 QUERIES_TO_MEASURE = 200
 """Histories that the recall of an approximate index is measured with."""
 CONTENT, POPULAR = "content", "popular-recent"
-MOST_REASONS = 2
 MOST_OUTDATED = 0.1
 """Share of the items that the index may not know as they are now before it is built anew."""
-LIKE_ENOUGH = 0.3
-"""Cosine from which on an item of the history is given as a reason."""
-LEAST_ALIKE = 1e-6
-"""The same for models without vectors, whose likeness has scales of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Ask:
     rules: Rules = field(default_factory=Rules)
     explain: bool = False
     now: float = 0.0
+    language: Language = "en"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ class Shown:
     score: float | None
     """None for a pinned item."""
     title: str
-    reasons: list[dict[str, Any]]
+    why: Explanation | None = None
+    """None where nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class LiveModel:
         pasts = [self._past(ask) for ask in asks]
         allowed = [self._allowed(ask, past) for ask, past in zip(asks, pasts, strict=True)]
         boosted = [ask.rules.boosted(self.catalogue) for ask in asks]
-        histories = self._histories(asks, pasts)
+        histories = self._histories(asks, pasts, self.recommender.model.max_length)
         hits: list[Hits | None] = [None] * len(asks)
         served_by = [POPULAR] * len(asks)
         has_past = histories.length_B > 0
@@ -255,14 +255,11 @@ class LiveModel:
         for place, (ask, past) in enumerate(zip(asks, pasts, strict=True)):
             hit = hits[place] or self._popular(allowed[place], boosted[place])
             shown, scores = arrange(hit, ask.k, ask.rules, self.catalogue, allowed[place], self.search.unit_vectors)
+            given = [None if np.isinf(score) else float(score) for score in scores.tolist()]
+            why = self._why(ask, past, served_by[place], shown.tolist(), given) if ask.explain else [None] * len(given)
             items = [
-                Shown(
-                    self.catalogue.ids[item],
-                    None if np.isinf(score) else float(score),
-                    self.catalogue.titles[item],
-                    self._reasons(item, past, served_by[place]) if ask.explain else [],
-                )
-                for item, score in zip(shown.tolist(), scores.tolist(), strict=True)
+                Shown(self.catalogue.ids[item], score, self.catalogue.titles[item], explanation)
+                for item, score, explanation in zip(shown.tolist(), given, why, strict=True)
             ]
             answers.append(Answer(items, served_by[place], past.num_unknown))
         return answers
@@ -301,7 +298,7 @@ class LiveModel:
         with torch.no_grad():
             alike_I = self.search.model.similarity(row).float().numpy()
         best = zip(*(found.tolist() for found in Hits.of_scores(alike_I, allowed_I, None).best(k)), strict=True)
-        return [Shown(self.catalogue.ids[item], score, self.catalogue.titles[item], []) for item, score in best]
+        return [Shown(self.catalogue.ids[item], score, self.catalogue.titles[item]) for item, score in best]
 
     def finder(self, now: float) -> Callable[[str, int], np.ndarray]:
         """Return the way from words to the rows of so many items that hold them in title or id, popular ones first.
@@ -370,8 +367,7 @@ class LiveModel:
                 context = {name: values[order] for name, values in context.items()}
         return _Past(rows, times, behaviors, context, disliked, num_unknown, user)
 
-    def _histories(self, asks: Sequence[Ask], pasts: Sequence[_Past]) -> Histories:
-        longest_read = self.recommender.model.max_length
+    def _histories(self, asks: Sequence[Ask], pasts: Sequence[_Past], longest_read: int) -> Histories:
         length_B = np.array([min(len(past.rows), longest_read) for past in pasts], dtype=np.int64)
         shape = (len(pasts), int(length_B.max(initial=0)))
         item_BL, behavior_BL = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -418,34 +414,42 @@ class LiveModel:
     def _popular(self, allowed_I: np.ndarray, boosted: tuple[np.ndarray, np.ndarray] | None) -> Hits:
         return Hits.of_scores(np.log1p(self._popularity_I), allowed_I, boosted)
 
-    def _reasons(self, item: int, past: _Past, served_by: str) -> list[dict[str, Any]]:
-        """Say which items of the history an item is most like, as the model sees it; nothing where there is none."""
-        rows = np.unique(past.rows[-self.recommender.model.max_length :])
-        rows = rows[rows != item]
-        reasons: list[dict[str, Any]] = []
-        if served_by != POPULAR and len(rows):
-            unit = self.search.unit_vectors(np.concatenate([[item], rows]))
-            if unit is None:
-                with torch.no_grad():
-                    alike = self.search.model.similarity(item).float().numpy()[rows]
+    def _why(
+        self, ask: Ask, past: _Past, served_by: str, rows: Sequence[int], scores: Sequence[float | None]
+    ) -> list[Explanation]:
+        """Say what brought each item of a list there; one that cannot be explained costs nobody the list."""
+        search = {self.kind: self.search, CONTENT: self._content}.get(served_by)
+        try:
+            if search is None or served_by == POPULAR:
+                told = Reasoner(self._explainer(self.search), self._names, self._is_new).explain(
+                    None, rows, ask.language
+                )
             else:
-                alike = unit[1:] @ unit[0]
-            for place in np.argsort(-alike, kind="stable")[:MOST_REASONS]:
-                if alike[place] >= (LIKE_ENOUGH if unit is not None else LEAST_ALIKE):
-                    because = int(rows[place])
-                    reasons.append(
-                        {
-                            "kind": "like",
-                            "item_id": self.catalogue.ids[because],
-                            "title": self.catalogue.titles[because],
-                            "similarity": round(float(alike[place]), 3),
-                        }
-                    )
-        if not reasons and self._popularity_I[item] == 0:
-            reasons.append({"kind": "new"})
-        elif served_by == POPULAR:
-            reasons.append({"kind": "popular"})
-        return reasons
+                # One interaction more than the model reads: it moves up when another one is taken away.
+                history = self._histories([ask], [past], search.model.max_length + 1)
+                told = Reasoner(self._explainer(search), self._names, self._is_new).explain(history, rows, ask.language)
+        except Exception:
+            log.exception("reasons failed", extra={"model": self.name, "version": self.version})
+            told = [Explanation(self.catalogue.ids[row], self.catalogue.titles[row], None, [], "") for row in rows]
+        boosted = ask.rules.boosted(self.catalogue)
+        change = {} if boosted is None else dict(zip(boosted[0].tolist(), boosted[1].tolist(), strict=True))
+        explained = []
+        for row, score, one in zip(rows, scores, told, strict=True):
+            rules = [Reason("rules", name="pinned")] if score is None else []
+            rules += [Reason("rules", change[row], name="boost")] if row in change else []
+            explained.append(with_reasons(one, rules, ask.language))
+        return explained
+
+    def _explainer(self, search: Search) -> Explainer:
+        return Explainer(search.model, search.scorer)
+
+    def _is_new(self, row: int) -> bool:
+        return bool(self._popularity_I[row] == 0)
+
+    @property
+    def _names(self) -> Names:
+        behaviors = ["", *self.dataset.behavior.vocabulary.ids]
+        return Names(self.catalogue.ids.__getitem__, self.catalogue.titles.__getitem__, behaviors.__getitem__)
 
     def build_index(self) -> None:
         """Build the approximate index where there are items enough, with what some people would ask to measure it."""
@@ -458,7 +462,11 @@ class LiveModel:
         chosen = np.random.default_rng(0).permutation(users)[:QUERIES_TO_MEASURE]
         asks = [Ask(1, (), user=self.dataset.users.id_of(int(user)), now=self.loaded) for user in chosen if user]
         with torch.no_grad():
-            queries = model.queries(self._histories(asks, [self._past(ask) for ask in asks])).float().numpy()
+            queries = (
+                model.queries(self._histories(asks, [self._past(ask) for ask in asks], model.max_length))
+                .float()
+                .numpy()
+            )
         vectors = self.search.item_vectors
         assert vectors is not None
         try:

@@ -25,6 +25,7 @@ event_lag_seconds = Histogram(
     "recloom_event_lag_seconds", "From when something happened to when it was stored",
     buckets=(0.01, 0.1, 1, 10, 60, 600, 3_600, 86_400),
 )  # fmt: skip
+phrased = Counter("recloom_phrased_reasons", "Reasons that were to be phrased, by who did: writer or template", ["by"])
 index_recall = Gauge("recloom_index_recall", "Share of the ten best items that the search finds", ["model"])
 waiting = Gauge("recloom_waiting", "What waits", ["queue"])
 shadow_seconds = Histogram("recloom_shadow_seconds", "Time of a batch of a shadow", ["model"], buckets=_SECONDS)

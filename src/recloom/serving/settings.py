@@ -70,15 +70,24 @@ class ServiceConfig:
     """File of the key that the model's user ids are pseudonyms of; then nothing else is stored of anybody."""
     image_column: str = "image"
     """Column of the catalogue with a picture's address, for the page."""
+    writer: str = ""
+    """Language model that phrases reasons for requests that want it: smollm2, openai:MODEL or a folder. Unset: none."""
+    writer_seconds: float = 2.0
+    """The most that it may take for a whole list; what is not phrased by then keeps the template's sentence."""
 
     def __post_init__(self) -> None:
         for name in ("max_body_bytes", "max_k", "max_history", "max_events", "queue", "event_queue", "batch",
-                     "threads", "timeout", "attribution_hours", "popular_days"):  # fmt: skip
+                     "threads", "timeout", "attribution_hours", "popular_days", "writer_seconds"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"service.{name} is {getattr(self, name)}; it has to be positive")
         for name in ("rate_limit", "retention_days", "room"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"service.{name} is {getattr(self, name)}; it cannot be negative")
+        if self.writer and self.writer_seconds >= self.timeout:
+            raise ConfigError(
+                f"service.writer_seconds is {self.writer_seconds}; it has to be less than service.timeout,"
+                f" {self.timeout}"
+            )
         if not 0 < self.approximate_recall <= 1:
             raise ConfigError(f"service.approximate_recall is {self.approximate_recall}; it has to lie in (0, 1]")
 

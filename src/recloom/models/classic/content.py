@@ -63,6 +63,9 @@ class Content(CountedModel, VectorModel):
         has_text_N1 = text_NE.abs().amax(dim=1, keepdim=True) > 0
         return torch.nn.functional.normalize((text_NE - self.mean_E) * has_text_N1, dim=1)
 
+    def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
+        return {"text": self.item_vectors(rows_N) @ query_D}
+
     def queries(self, histories: Histories) -> Tensor:
         item_index_BL = torch.from_numpy(histories.item_index_BL).long()
         steps_back_BL = torch.from_numpy(histories.length_B)[:, None] - 1 - torch.arange(item_index_BL.shape[1])

@@ -42,6 +42,9 @@ class _ByCount(CountedModel, VectorModel):
     def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
         return (self.count_I if rows_N is None else self.count_I[rows_N])[:, None]
 
+    def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
+        return {"popularity": self.item_vectors(rows_N) @ query_D}
+
     def queries(self, histories: Histories) -> Tensor:
         return self.count_I.new_ones(len(histories), 1)
 

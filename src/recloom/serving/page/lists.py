@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from recloom.dataset import CategoryColumn
 from recloom.errors import ConfigError
+from recloom.explanation import Reason
 from recloom.retrieval import Rules
 from recloom.serving.app import SESSION_PREFIX, Service, wanted_from
 from recloom.serving.bodies import RecommendationsIn
@@ -22,8 +23,6 @@ MOST_FOUND = 10
 """Items that a search shows."""
 MOST_PAST = 8
 """Newest interactions of a person that are shown."""
-LONGEST_REASON = 60
-"""Letters of an item's title that are shown where it is a reason for another."""
 MOST_CHOICES = 30
 """Words of a context column up to which they are offered as a choice."""
 
@@ -39,12 +38,25 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A contribution to a score as it is drawn: in percent of the largest of a list."""
+
+    label: str
+    kind: str
+    number: str
+    begin: float
+    width: float
+    is_against: bool
+
+
+@dataclass(frozen=True)
 class Place:
     """One place of a list."""
 
     item: Item
     score: str
     why: str
+    bars: Sequence[Bar] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,8 @@ def _body(service: Service, state: State, model: str) -> RecommendationsIn:
         if name in columns:
             context[name] = value if isinstance(columns[name], CategoryColumn) else _number(name, value)
     try:
-        return RecommendationsIn.model_validate({**state.who, "k": state.k, "context": context, "explain": True})
+        return RecommendationsIn.model_validate({**state.who, "k": state.k, "context": context, "explain": True,
+                                                "language": state.language or "en"})  # fmt: skip
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
 
@@ -129,7 +142,12 @@ def _number(name: str, value: str) -> float:
 def _spelled(shown: List, first: List) -> List:
     """Put a list into words; to be run by the engine's thread."""
     model, items = shown.served.model, shown.served.answer.items
-    places = [Place(item_of(model, place.item_id), _score(place), _why(place)) for place in items]
+    largest = max((abs(reason.contribution or 0.0) for place in items for reason in _told(place)), default=0.0)
+    places = [
+        Place(item_of(model, place.item_id), _score(place), place.why.sentence if place.why else "",
+              [_bar(reason, largest) for reason in _told(place)])
+        for place in items
+    ]  # fmt: skip
     same = ""
     if shown is not first and items:
         ids = {place.item_id for place in first.served.answer.items}
@@ -142,13 +160,27 @@ def _score(place: Shown) -> str:
     return "pinned" if place.score is None else f"{place.score:.3g}"
 
 
-def _why(place: Shown) -> str:
-    alike = [reason["title"] or reason["item_id"] for reason in place.reasons if reason["kind"] == "like"]
-    if alike:
-        short = [title if len(title) <= LONGEST_REASON else f"{title[:LONGEST_REASON].rstrip()}…" for title in alike]
-        return f"like {' and '.join(short)}"
-    kinds = {reason["kind"] for reason in place.reasons}
-    return "popular now" if "popular" in kinds else "new" if "new" in kinds else ""
+def _told(place: Shown) -> list[Reason]:
+    """Return the reasons that have a length."""
+    return [reason for reason in place.why.reasons if reason.contribution is not None] if place.why else []
+
+
+def _bar(reason: Reason, largest: float) -> Bar:
+    """Draw a contribution: what speaks for an item to the right of the middle, what speaks against it to the left."""
+    number = reason.contribution or 0.0
+    width = 50 * abs(number) / largest if largest else 0.0
+    label = reason.title or reason.name or _PARTS.get(reason.kind, reason.kind)
+    begin = 50 - width if number < 0 else 50.0
+    return Bar(label, reason.kind.split()[0], f"{number:+.3f}", round(begin, 2), round(width, 2), number < 0)
+
+
+_PARTS = {
+    "id": "who takes it (id)",
+    "text": "what it says (text)",
+    "id and text": "id and text",
+    "popularity": "its popularity",
+    "any item": "what any item gets",
+}
 
 
 # Items

@@ -24,6 +24,8 @@ class State:
     context: Mapping[str, str] = field(default_factory=dict)
     words: str = ""
     """What is searched for."""
+    language: str = ""
+    """Of the reasons; English where nothing is said."""
 
     @classmethod
     def read(cls, query: QueryParams) -> "State":
@@ -37,6 +39,7 @@ class State:
             {name.removeprefix(CONTEXT): value.strip() for name, value in query.items()
              if name.startswith(CONTEXT) and value.strip()},
             query.get("q", "").strip(),
+            query.get("language", "").strip(),
         )  # fmt: skip
 
     @property
@@ -60,6 +63,7 @@ class State:
             ("k", self.k if self.k != USUAL_K else ""),
             *((CONTEXT + name, value) for name, value in self.context.items()),
             ("q", self.words),
+            ("language", self.language),
         ]
         return [(name, value) for name, value in spelled if value and name.split(".")[0] not in without]
 
