@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,23 @@ import torch
 from recloom.config import to_table
 from recloom.dataset import Dataset, Growth, Split, Vocabulary, gather
 from recloom.encoders import (
+    IMAGE,
     Encoder,
+    ImageEncoder,
+    Problems,
+    describe_problems,
+    encode_pictures,
     encode_texts,
     item_texts,
     item_titles,
     load_encoder,
+    load_image_encoder,
+    modality_cells,
+    modality_names,
+    parse_vectors,
     read_adaptation,
     suggest_encoder,
+    usual_width,
 )
 from recloom.encoders.language_model import LanguageModelEncoder
 from recloom.errors import ConfigError, MissingExtraError
@@ -26,6 +37,7 @@ from recloom.models import (
     MODELS,
     CountedModel,
     ItemText,
+    Modality,
     Model,
     Ranker,
     Sharded,
@@ -51,21 +63,30 @@ CACHE_NAME = "embeddings.h5"
 
 
 def read_catalogue(
-    dataset: Dataset, config: RunConfig, progress: Progress | None
+    dataset: Dataset, config: RunConfig, progress: Progress | None, known: Sequence[Modality] = ()
 ) -> tuple[ItemText | None, Encoder | None, EncoderConfig, list[str]]:
-    """Encode the item text.
+    """Encode the item text, and what there is beside it.
+
+    Args:
+        dataset: Holds the catalogue.
+        config: The run.
+        progress: Told what is going on.
+        known: Modalities of this very catalogue that were read before, and whose files may be gone.
 
     Returns:
         What came of it, the encoder, how it was chosen, and warnings; None and None where no text is read.
     """
-    model_class, options = MODELS[config.model_name], config.encoder
+    model_class = MODELS[config.model_name]
+    others, options, warnings = read_modalities(dataset, config, known, progress)
     texts = item_texts(dataset.item_table, options.template)
     if options.name == "none" or not any(texts) or not model_class.uses_text:
+        if others:
+            titles = ["", *item_titles(dataset.item_table)]
+            return ItemText.without_words(titles, others), None, replace(options, name="none"), warnings
         if model_class.needs_text:
             found = "the encoder is none" if any(texts) else "the catalogue has no text columns"
             raise ConfigError(f"{config.model_name} reads item text, but {found}; choose another model or encoder")
-        return None, None, options, []
-    warnings = []
+        return None, None, options, warnings
     _check_adaptation(dataset, config)
     chosen = replace(options, name=suggest_encoder(texts) if options.name == "auto" else options.name)
     try:
@@ -80,7 +101,7 @@ def read_catalogue(
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
     if isinstance(encoder, LanguageModelEncoder):
         encoder.release()  # training needs the memory
-    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder, chosen, warnings
+    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read, others), encoder, chosen, warnings
 
 
 def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
@@ -103,6 +124,75 @@ def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
 
 def _load_encoder(config: EncoderConfig) -> Encoder:
     return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8)
+
+
+def read_modalities(
+    dataset: Dataset, config: RunConfig, known: Sequence[Modality], progress: Progress | None
+) -> tuple[tuple[Modality, ...], EncoderConfig, list[str]]:
+    """Have pictures looked at, and vectors of the user's own read, as far as the model makes use of them.
+
+    Arguments as for `read_catalogue`.
+
+    Returns:
+        What can be used of it, how the image encoder was chosen, and warnings.
+    """
+    options = chosen = config.encoder
+    read_before = {other.name: other for other in known}
+    others, warnings = list[Modality](), list[str]()
+    names = modality_names(dataset.item_table) if MODELS[config.model_name].uses_modalities else []
+    for name in names:
+        if options.image == "none" if name == IMAGE else not options.vectors:
+            continue
+        if name in read_before:
+            others.append(read_before[name])
+            continue
+        cells = modality_cells(dataset.item_table, name)
+        try:
+            if name == IMAGE:
+                chosen = replace(options, image="efficientnet" if options.image == "auto" else options.image)
+                encoder = load_image_encoder(chosen.image)
+                read = _picture_reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress)
+            else:
+                read = partial(parse_vectors, width=usual_width(cells))
+            vectors_NE, problems = read(cells)
+        except MissingExtraError as error:
+            if name != IMAGE or options.image != "auto":
+                raise
+            chosen = options
+            warnings.append(f"the pictures of the catalogue were not looked at: {error}")
+            continue
+        if problems:
+            warnings.append(describe_problems(name, problems))
+        if vectors_NE.any():
+            padding_1E = np.zeros((1, vectors_NE.shape[1]), dtype=np.float32)
+            others.append(Modality(name, np.concatenate([padding_1E, vectors_NE]), read))
+        if name == IMAGE:
+            encoder.release()  # training needs the memory
+    return tuple(others), chosen, warnings
+
+
+def modality_reader(
+    config: EncoderConfig, name: str, width: int
+) -> Callable[[Sequence[str]], tuple[np.ndarray, Problems]]:
+    """Return a function from cells of a column to vectors of a width, which loads the encoder of a config if needed."""
+    if name == IMAGE:
+        return _picture_reader(lambda: load_image_encoder(config.image), cache=None)
+    return partial(parse_vectors, width=width)
+
+
+def _picture_reader(
+    load: Callable[[], ImageEncoder], cache: Path | None, progress: Progress | None = None
+) -> Callable[[Sequence[str]], tuple[np.ndarray, Problems]]:
+    """Return a function from cells of the image column to vectors that loads the encoder when first called."""
+    loaded: list[ImageEncoder] = []
+
+    def read(cells: Sequence[str]) -> tuple[np.ndarray, Problems]:
+        if not loaded:
+            loaded.append(load())
+        report = (lambda done, total: progress("looking at pictures", done, total)) if progress else None
+        return encode_pictures(loaded[0], cells, cache=cache, progress=report)
+
+    return read
 
 
 def text_reader(config: EncoderConfig) -> Callable[[Sequence[str]], np.ndarray]:
@@ -168,7 +258,7 @@ def fit_model(
     model.prepare(train_part)
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
-    text_digest = None if text is None else hashlib.sha256(text.vectors_IE.tobytes()).hexdigest()
+    text_digest = None if text is None else hashlib.sha256(b"".join(v.tobytes() for v in text.all_vectors)).hexdigest()
     key = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
     cases = split.validation.sample(training.validation_cases, training.seed)
     asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)

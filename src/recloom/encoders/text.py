@@ -26,7 +26,7 @@ def item_texts(items: pl.DataFrame, template: str | None = None) -> list[str]:
 
     Without a template a text is the item's title, with its year in brackets where there is a column
     `year`, and then every other text column as "column: value"; values joined by "|" become a list.
-    Left out: numbers, columns of identifiers (`..._id`), and columns of image names or web addresses.
+    Left out: numbers, columns of identifiers (`..._id`), of image names or web addresses, and of vectors (`vector:...`).
     Where a single text column is all there is, a text is what `item_titles` says.
 
     Args:
@@ -147,6 +147,7 @@ def _text_columns(items: pl.DataFrame) -> list[str]:
         for column in items
         if column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.List(pl.String))
         and column.name.lower() not in {"image", *YEAR_COLUMNS, *PRICE_COLUMNS}
+        and not column.name.startswith("vector:")
         and not column.name.lower().endswith("_id")
         and not _holds_addresses(column)
     ]

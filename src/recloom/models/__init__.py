@@ -26,6 +26,7 @@ from recloom.models.interface import (
     VectorModel,
     moved,
 )
+from recloom.models.item_text import Modality, Said
 from recloom.models.lm_fusion import LMFusion
 from recloom.models.ranking import Ranker, Rankings
 from recloom.models.sharded import Sharded
@@ -59,10 +60,12 @@ __all__ = [
     "MODELS",
     "CountedModel",
     "ItemText",
+    "Modality",
     "Model",
     "Popular",
     "Ranker",
     "Rankings",
+    "Said",
     "Sharded",
     "Span",
     "Teacher",
