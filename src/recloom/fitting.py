@@ -12,7 +12,6 @@ import torch
 from recloom.config import to_table
 from recloom.dataset import Dataset, Growth, Split, Vocabulary, gather
 from recloom.encoders import (
-    IMAGE,
     Encoder,
     ImageEncoder,
     Problems,
@@ -33,6 +32,7 @@ from recloom.encoders import (
 from recloom.encoders.language_model import LanguageModelEncoder
 from recloom.errors import ConfigError, MissingExtraError
 from recloom.evaluation import metric_values
+from recloom.events import IMAGE
 from recloom.models import (
     MODELS,
     CountedModel,
@@ -150,8 +150,7 @@ def read_modalities(
         try:
             if name == IMAGE:
                 chosen = replace(options, image="efficientnet" if options.image == "auto" else options.image)
-                encoder = load_image_encoder(chosen.image)
-                read = _picture_reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress)
+                encoder, read = _image_encoder(chosen.image, dataset.path.with_name(CACHE_NAME), progress)
             else:
                 read = partial(parse_vectors, width=usual_width(cells))
             vectors_NE, problems = read(cells)
@@ -169,6 +168,13 @@ def read_modalities(
         if name == IMAGE:
             encoder.release()  # training needs the memory
     return tuple(others), chosen, warnings
+
+
+def _image_encoder(
+    name: str, cache: Path, progress: Progress | None
+) -> tuple[ImageEncoder, Callable[[Sequence[str]], tuple[np.ndarray, Problems]]]:
+    encoder = load_image_encoder(name)
+    return encoder, _picture_reader(lambda: encoder, cache, progress)
 
 
 def modality_reader(

@@ -652,7 +652,7 @@ class Recommender:
             self.dataset,
             split_config,
             self.counts_I,
-            self.text.leading_IE if self.text else None,
+            self.text.leading_vectors if self.text else None,
             category=category,
             columns=slice_by,
         )

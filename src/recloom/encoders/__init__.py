@@ -8,7 +8,6 @@ from recloom.encoders.encoding import encode_texts
 from recloom.encoders.image_encoder import IMAGE_ENCODER_NAMES, ImageEncoder, load_image_encoder
 from recloom.encoders.loading import ENCODER_NAMES, load_encoder
 from recloom.encoders.modalities import (
-    IMAGE,
     Problems,
     describe_problems,
     encode_pictures,
@@ -21,7 +20,6 @@ from recloom.encoders.text import behavior_text, context_text, item_texts, item_
 
 __all__ = [
     "ENCODER_NAMES",
-    "IMAGE",
     "IMAGE_ENCODER_NAMES",
     "AdaptationConfig",
     "DistillationConfig",

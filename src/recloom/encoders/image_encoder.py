@@ -29,7 +29,7 @@ IMAGE_ENCODER_NAMES = (EFFICIENTNET,)
 ONNX_MODEL, PREPROCESSOR = "model.onnx", "preprocessor_config.json"
 
 See = Callable[[np.ndarray], np.ndarray]
-"""Pixels as the model wants them, float32 of shape (1, C, S, S) -> its vector, shape (1, E); threads may call at once."""
+"""Pixels as the model wants them, float32 of shape (1, C, S, S) -> its vector, shape (1, E); threads may call it."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ def load_image_encoder(name: str) -> ImageEncoder:
     if HUB_NAME.fullmatch(name):
         return _of_folder(name, hub_folder(name))
     raise ConfigError(
-        f"unknown image encoder {name!r}; there are {', '.join(IMAGE_ENCODER_NAMES)}, none, a folder with a vision model"
-        " of transformers or with model.onnx, or a hub name such as owner/model"
+        f"unknown image encoder {name!r}; there are {', '.join(IMAGE_ENCODER_NAMES)}, none, a folder with a vision"
+        " model of transformers or with model.onnx, or a hub name such as owner/model"
     )
 
 
@@ -185,7 +185,9 @@ def _of_folder(name: str, folder: Path) -> ImageEncoder:
     # A path counts by its last part, so that the folder may move.
     called = Path(name).resolve().name
     if onnx.exists():
-        return ImageEncoder(name, f"{called} onnx={sha256_of(onnx)[:32]}", Preparation.read(folder), lambda: _onnx(onnx))
+        return ImageEncoder(
+            name, f"{called} onnx={sha256_of(onnx)[:32]}", Preparation.read(folder), lambda: _onnx(onnx)
+        )
     config = folder / "config.json"
     if not config.exists():
         raise ArtifactError(
@@ -243,8 +245,8 @@ def _transformers(folder: Path) -> See:
     has_pooler = not any("pooler" in name for name in missing)
     if rest := [name for name in missing if "pooler" not in name]:
         raise ArtifactError(
-            f"the weights in the image encoder folder {folder} lack {len(rest)} tensors of the model, such as {rest[0]};"
-            " save the whole model there"
+            f"the weights in the image encoder folder {folder} lack {len(rest)} tensors of the model, such as"
+            f" {rest[0]}; save the whole model there"
         )
     look = getattr(model.eval(), "get_image_features", None) or model
 

@@ -18,11 +18,8 @@ from recloom.encoders.cache import EmbeddingCache
 from recloom.encoders.encoder import Progress
 from recloom.encoders.image_encoder import ImageEncoder
 from recloom.encoders.pictures import NOT_ALLOWED, PictureError, check_picture_file, picture_path
+from recloom.events import IMAGE, VECTOR_PREFIX
 
-IMAGE = "image"
-"""Column of pictures."""
-VECTOR_PREFIX = "vector:"
-"""What columns of vectors begin with."""
 PICTURES_AT_ONCE = 256
 """Pictures between two looks at progress; what was read is kept then, so that a kill costs no more."""
 _SEPARATORS = re.compile(r"[\s,;|]+")

@@ -25,7 +25,7 @@ class Modality:
 
 
 Said = tuple[str | None, ...]
-"""What a catalogue says of an item: its text, then the cell of each further modality; None for what is known already."""
+"""What a catalogue says of an item: its text, then the cell of each further modality; None for what is known."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ItemText:
         return cls(nothing, titles, lambda texts: np.zeros((len(texts), 1), dtype=np.float32), others)
 
     @property
-    def leading_IE(self) -> np.ndarray:
+    def leading_vectors(self) -> np.ndarray:
         """What items are compared by where one embedding has to do: that of text, or of what comes first without it."""
         return self.others[0].vectors_IE if self.others and not self.vectors_IE.any() else self.vectors_IE
 

@@ -140,9 +140,9 @@ class WeaveConfig:
 class Weave(TrainedModel, VectorModel):
     """A sequence network over item vectors; cosine scores over a temperature; softmax against shared negatives.
 
-    An item's vector is woven from its id, its text and its picture (`ItemVectors`). An event adds what it was (view, purchase,
-    ...), when, how long after the one before, and its context; the request for the next item adds the same to
-    the state it meets, by scaling and shifting it (Latent Cross: Beutel et al. 2018,
+    An item's vector is woven from its id, its text and its picture (`ItemVectors`). An event adds what it was (view,
+    purchase, ...), when, how long after the one before, and its context; the request for the next item adds the same
+    to the state it meets, by scaling and shifting it (Latent Cross: Beutel et al. 2018,
     https://doi.org/10.1145/3159652.3159727). Recent popularity is added to the score as validation says.
     """
 
@@ -175,11 +175,8 @@ class Weave(TrainedModel, VectorModel):
     def __init__(self, config: WeaveConfig, dataset: Dataset, text: ItemText | None) -> None:
         super().__init__(config, dataset, text)
         self.max_length = config.max_length
-        fusions: tuple[Fusion, ...]
-        if config.fusion == "separate":
-            fusions = ("id", "text") if text is not None else ("id",)
-        else:
-            fusions = (config.fusion,)
+        both: tuple[Fusion, ...] = ("id",) if text is None else ("id", "text")
+        fusions: tuple[Fusion, ...] = both if config.fusion == "separate" else (config.fusion,)
         self.towers = nn.ModuleList(Tower(config, dataset, fusion, text) for fusion in fusions)
         self.prior = PopularityPrior(len(dataset.items))
         self._teacher: Teacher | None = None

@@ -70,6 +70,9 @@ class ServiceConfig:
     """File of the key that the model's user ids are pseudonyms of; then nothing else is stored of anybody."""
     image_column: str = "image"
     """Column of the catalogue with a picture's address, for the page."""
+    pictures: str = ""
+    """Folder of the pictures that the `image` of an item put at run time may name, for the model to look at. Unset: it
+    looks at none, and `image` is an address for the page."""
 
     def __post_init__(self) -> None:
         for name in ("max_body_bytes", "max_k", "max_history", "max_events", "queue", "event_queue", "batch",
