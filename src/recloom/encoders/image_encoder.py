@@ -61,7 +61,7 @@ class Preparation:
                 return cls(size, (0.0,) * 3, (1.0,) * 3)
             mean = tuple(map(float, said.get("image_mean") or cls.mean))
             deviation = tuple(map(float, said.get("image_std") or cls.deviation))
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
             raise ArtifactError(f"{path} cannot be read ({error!r}); copy the encoder folder again") from None
         if not 1 <= size <= 4096 or len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0:
             raise ArtifactError(f"{path} asks for {size} pixels, mean {mean}, deviation {deviation}; wanted RGB")
@@ -271,5 +271,6 @@ def _transformers(folder: Path) -> See:
 
 def _side(size: Any) -> int:
     if isinstance(size, dict):
-        return int(next(size[key] for key in ("height", "shortest_edge", "longest_edge") if key in size))
+        known = [size[key] for key in ("height", "shortest_edge", "longest_edge") if key in size]
+        return int(known[0])
     return int(size)

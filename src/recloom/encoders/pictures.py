@@ -54,14 +54,15 @@ def check_picture_file(path: Path) -> None:
     """
     try:
         # Of a device or a pipe, reading might never end.
-        if not path.is_file():
-            raise PictureError(NO_FILE)
-        if path.stat().st_size > MOST_BYTES:
-            raise PictureError(TOO_LARGE)
+        num_bytes = path.stat().st_size if path.is_file() else None
     except PermissionError:
         raise PictureError(NOT_ALLOWED) from None
     except (OSError, ValueError):  # a name that is too long, or has a zero in it
-        raise PictureError(NO_FILE) from None
+        num_bytes = None
+    if num_bytes is None:
+        raise PictureError(NO_FILE)
+    if num_bytes > MOST_BYTES:
+        raise PictureError(TOO_LARGE)
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
