@@ -30,7 +30,7 @@ from recloom.encoders import (
     usual_width,
 )
 from recloom.encoders.language_model import LanguageModelEncoder
-from recloom.errors import ConfigError, MissingExtraError
+from recloom.errors import ArtifactError, ConfigError, MissingExtraError
 from recloom.evaluation import metric_values
 from recloom.events import IMAGE
 from recloom.models import (
@@ -138,7 +138,7 @@ def read_modalities(
     """
     options = chosen = config.encoder
     read_before = {other.name: other for other in known}
-    others, warnings = list[Modality](), list[str]()
+    others, warnings, made_by = list[Modality](), list[str](), dict[str, str]()
     names = modality_names(dataset.item_table) if MODELS[config.model_name].uses_modalities else []
     for name in names:
         if options.image == "none" if name == IMAGE else not options.vectors:
@@ -151,6 +151,7 @@ def read_modalities(
             if name == IMAGE:
                 chosen = replace(options, image="efficientnet" if options.image == "auto" else options.image)
                 encoder, read = _image_encoder(chosen.image, dataset.path.with_name(CACHE_NAME), progress)
+                made_by[name] = encoder.fingerprint
             else:
                 read = partial(parse_vectors, width=usual_width(cells))
             vectors_NE, problems = read(cells)
@@ -164,7 +165,7 @@ def read_modalities(
             warnings.append(describe_problems(name, problems))
         if vectors_NE.any():
             padding_1E = np.zeros((1, vectors_NE.shape[1]), dtype=np.float32)
-            others.append(Modality(name, np.concatenate([padding_1E, vectors_NE]), read))
+            others.append(Modality(name, np.concatenate([padding_1E, vectors_NE]), read, made_by.get(name, "")))
         if name == IMAGE:
             encoder.release()  # training needs the memory
     return tuple(others), chosen, warnings
@@ -177,13 +178,28 @@ def _image_encoder(
     return encoder, _picture_reader(lambda: encoder, cache, progress)
 
 
-def modality_reader(
-    config: EncoderConfig, name: str, width: int
-) -> Callable[[Sequence[str]], tuple[np.ndarray, Problems]]:
-    """Return a function from cells of a column to vectors of a width, which loads the encoder of a config if needed."""
+def opened_modality(config: EncoderConfig, name: str, vectors_IE: np.ndarray, made_by: str) -> Modality:
+    """Return a modality that was read before; the encoder of a config is loaded when more is to be read.
+
+    Args:
+        config: The run's.
+        name: The catalogue's column.
+        vectors_IE: What was read.
+        made_by: Fingerprint of the encoder that made it; reading raises ArtifactError where there is another one now.
+    """
+
+    def load() -> ImageEncoder:
+        encoder = load_image_encoder(config.image)
+        if encoder.fingerprint != made_by:
+            raise ArtifactError(
+                f"the image encoder {config.image} is not the one that the model was fitted with; bring that back, or"
+                " fit the model again"
+            )
+        return encoder
+
     if name == IMAGE:
-        return _picture_reader(lambda: load_image_encoder(config.image), cache=None)
-    return partial(parse_vectors, width=width)
+        return Modality(name, vectors_IE, _picture_reader(load, cache=None), made_by)
+    return Modality(name, vectors_IE, partial(parse_vectors, width=vectors_IE.shape[1]))
 
 
 def _picture_reader(

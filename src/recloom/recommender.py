@@ -49,8 +49,8 @@ from recloom.fitting import (
     fit_privately,
     indices_in,
     learn_further,
-    modality_reader,
     new_model,
+    opened_modality,
     read_catalogue,
     text_reader,
 )
@@ -191,6 +191,7 @@ class Recommender:
             dataset=dataset.fingerprint,
             split=split.fingerprint(dataset),
             encoder=encoder.fingerprint if encoder else None,
+            modalities={other.name: other.made_by for other in text.others} if text else {},
             stopped=result.stopped if result else None,
             best_epoch=(result.best_epoch or None) if result else None,
             validation_ndcg_at_10=result.best_validation if result else None,
@@ -853,7 +854,7 @@ class Recommender:
         config = RunConfig.resolve(facts["model"], dataset, tables)
         text = None
         if vectors:
-            text = _opened_text(vectors, config.encoder, ["", *item_titles(dataset.item_table)])
+            text = _opened_text(vectors, config.encoder, ["", *item_titles(dataset.item_table)], run.modalities)
         model = blank_model(dataset, config, text)
         try:
             model.load_state_dict(weights)
@@ -953,10 +954,12 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(errno.EIO, f"writing failed ({error})") from error
 
 
-def _opened_text(vectors: Mapping[str, np.ndarray], config: EncoderConfig, titles: list[str]) -> ItemText:
+def _opened_text(
+    vectors: Mapping[str, np.ndarray], config: EncoderConfig, titles: list[str], made_by: Mapping[str, str]
+) -> ItemText:
     """Return what `save` kept of text and of what is beside it; encoders are loaded when something is to be read."""
     others = tuple(
-        Modality(name, vectors_IE, modality_reader(config, name, vectors_IE.shape[1]))
+        opened_modality(config, name, vectors_IE, made_by.get(name, ""))
         for name, vectors_IE in sorted(vectors.items())
         if name != "vectors"
     )

@@ -39,6 +39,8 @@ def read_items(source: Source, *, columns: Mapping[str, str] | None = None) -> E
         if dtype == pl.String and name not in (ITEM_ID, IMAGE) and not name.startswith(VECTOR_PREFIX)
     ]
     silent = items.table.select(pl.all_horizontal(pl.col(words).is_null()).sum()).item() if words else len(items.table)
+    if IMAGE in items.table.columns and (missing := int(_names_of_nothing(items.table[IMAGE]).sum())):
+        items.report.notes.append(f"{missing:,} pictures that the catalogue names are not there")
     if silent:
         items.report.notes.append(f"{silent:,} items have no text; they are known by their ids alone")
     return items
@@ -76,6 +78,11 @@ def _with_pictures(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
         return table
     names = table[IMAGE].to_list()
     return table.with_columns(pl.Series(IMAGE, [local_picture(name, folder) for name in names], dtype=pl.String))
+
+
+def _names_of_nothing(pictures: pl.Series) -> pl.Series:
+    """Return which names of pictures are no addresses, as those become that are there."""
+    return pictures.is_not_null() & ~pictures.cast(pl.String).str.contains("^[^/]*:|^//")
 
 
 def local_picture(name: str | None, folder: Path) -> str | None:

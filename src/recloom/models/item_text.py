@@ -22,6 +22,8 @@ class Modality:
     """float32; all zero for an item without one."""
     read: Callable[[Sequence[str]], tuple[np.ndarray, Problems]]
     """Cells of the column in; vectors as `vectors_IE` has them, and what could not be used, out."""
+    made_by: str = ""
+    """Fingerprint of the encoder; "" where the vectors are the user's own."""
 
 
 Said = tuple[str | None, ...]
