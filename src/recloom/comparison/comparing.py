@@ -216,7 +216,7 @@ def compare(
     main = f"{MAIN_METRIC}@{cutoffs[len(cutoffs) // 2]}"
     text, encode_seconds = _read_text(dataset, entries, settings, progress)
     counts_I = np.bincount(dataset.item_index[split.full.positions()], minlength=len(dataset.items) + 1)
-    judge = Judge(dataset, base.split, counts_I, text.vectors_IE if text else None, category, slice_by)
+    judge = Judge(dataset, base.split, counts_I, text.leading_vectors if text else None, category, slice_by)
     # A column that is not there is better missed now than after everything was fitted.
     for column in slice_by:
         column_slices(dataset, judge.cases, column)
@@ -236,7 +236,7 @@ def compare(
     results.sort(key=lambda result: -result.metrics[main].mean if result.error is None else np.inf)
     ranked = [result.label for result in results if result.error is None]
     stretches, failures = _backtest(dataset, entries, settings, base.split, cutoffs, windows, main, results, progress)
-    has_text_I = np.abs(text.vectors_IE).max(axis=1) > 0 if text else np.zeros(len(dataset.items) + 1, dtype=bool)
+    has_text_I = np.abs(text.leading_vectors).max(axis=1) > 0 if text else np.zeros(len(dataset.items) + 1, dtype=bool)
     return Comparison(
         name=name,
         command=command,

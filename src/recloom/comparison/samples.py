@@ -84,13 +84,15 @@ def map_items(dataset: Dataset, text: ItemText, counts_I: np.ndarray, category: 
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE  # takes a second to import
 
-    has_text_I = np.abs(text.vectors_IE).max(axis=1) > 0
+    has_text_I = np.abs(text.leading_vectors).max(axis=1) > 0
     items = np.argsort(-counts_I, kind="stable")
     items = items[has_text_I[items]][:MAPPED_ITEMS]
     # Where all texts are the same there is nothing to lay out, and t-SNE ends the process.
-    if len(items) < FEWEST_ITEMS or not np.ptp(text.vectors_IE[items], axis=0).any():
+    if len(items) < FEWEST_ITEMS or not np.ptp(text.leading_vectors[items], axis=0).any():
         return None
-    vectors = PCA(min(50, len(items), text.vectors_IE.shape[1]), random_state=0).fit_transform(text.vectors_IE[items])
+    vectors = PCA(min(50, len(items), text.leading_vectors.shape[1]), random_state=0).fit_transform(
+        text.leading_vectors[items]
+    )
     place = TSNE(perplexity=min(30, len(items) // 4), random_state=0, n_jobs=1).fit_transform(vectors)
     column = category or category_column(dataset)
     words = category_words(dataset.item_table[column]).to_list() if column else [""] * len(dataset.items)

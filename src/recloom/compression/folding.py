@@ -10,8 +10,9 @@ import torch
 
 from recloom.compression.members import weaves_of
 from recloom.fitting import blank_model
-from recloom.models import ItemText, Sharded
-from recloom.models.item_vectors import ItemVectors
+from recloom.models import Sharded
+from recloom.models.item_vectors import ItemVectors, modalities
+from recloom.models.text_features import Whitening
 from recloom.models.weave import Weave
 from recloom.recommender import Recommender
 from recloom.sharded_fitting import is_blank
@@ -30,9 +31,11 @@ def fold_text(recommender: Recommender) -> Recommender:
     options = members[0].config
     if text is None or options.fusion not in FOLDABLE:
         return recommender
-    features = min(options.embedding_dim, _items(members[0]).from_text.in_features)
+    first = _items(members[0])
+    maps = (first.from_text, *(other.to_vector for other in modalities(first.others)))
+    features = min(options.embedding_dim, max(one.in_features for one in maps))
     config = replace(recommender.config, model=replace(options, fusion="sum", text_dim=features))
-    no_text = ItemText(np.zeros_like(text.vectors_IE), text.titles, text.read)
+    no_text = text.with_vectors([np.zeros_like(vectors_IE) for vectors_IE in text.all_vectors], text.titles)
     folded = blank_model(recommender.dataset, config, no_text)
     is_sharded = isinstance(recommender.model, Sharded)
     weights = folded.state_dict()
@@ -53,21 +56,33 @@ def _items(model: Weave) -> ItemVectors:
 
 
 def _folded(model: Weave, features: int) -> dict[str, torch.Tensor]:
-    """Return the weights of a model whose item vectors are ids, and of the map from so many features of a text."""
+    """Return the weights of a model whose item vectors are ids, and of the maps from so many features of a text."""
     old, width = _items(model), model.config.embedding_dim
-    from_text_DF = torch.zeros(width, old.from_text.in_features)
-    # Where id and text have coordinates of their own, those of the text come last.
-    from_text_DF[width - old.from_text.out_features :] = old.from_text.weight.detach()
-    projection_EF = old.whitening.projection_EF
-    if features == width:
-        # Two linear maps, one after the other, are one; it takes the place of the wider.
-        projection_EF, from_text_DF = projection_EF @ from_text_DF.T, torch.eye(width)
     place = "towers.0.items."
     weights = {name: values for name, values in model.state_dict().items() if not name.startswith(place)}
     with torch.no_grad():
         weights[place + "ids.weight"] = old(torch.arange(model.num_items + 1))
     weights[place + "seen_I"] = torch.ones(model.num_items + 1, dtype=torch.bool)
-    weights[place + "from_text.weight"] = from_text_DF
-    weights[place + "whitening.mean_E"] = old.whitening.mean_E
-    weights[place + "whitening.projection_EF"] = projection_EF
+    maps = {"": (old.whitening, old.from_text, "from_text")}
+    for number, other in enumerate(modalities(old.others)):
+        maps[f"others.{number}."] = (other.whitening, other.to_vector, "to_vector")
+    for part, (whitening, to_vector, name) in maps.items():
+        projection_EF, to_vector_DF = _widened(whitening, to_vector, width, features)
+        weights[f"{place}{part}{name}.weight"] = to_vector_DF
+        weights[f"{place}{part}whitening.mean_E"] = whitening.mean_E
+        weights[f"{place}{part}whitening.projection_EF"] = projection_EF
     return weights
+
+
+def _widened(
+    whitening: Whitening, to_vector: torch.nn.Linear, width: int, features: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return whitening and map of a vector of full width, by way of at most so many features."""
+    to_vector_DF = torch.zeros(width, to_vector.in_features)
+    # Where id and text have coordinates of their own, those of the text come last.
+    to_vector_DF[width - to_vector.out_features :] = to_vector.weight.detach()
+    projection_EF = whitening.projection_EF
+    if features == width <= len(projection_EF):
+        # Two linear maps, one after the other, are one; it takes the place of the wider.
+        return projection_EF @ to_vector_DF.T, torch.eye(width)
+    return projection_EF, to_vector_DF

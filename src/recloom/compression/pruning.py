@@ -85,7 +85,7 @@ def _turned(tower: Tower, turn_Dd: Tensor) -> dict[str, Tensor]:
         if name in weights:
             weights[name] = weights[name] @ turn_Dd
     for name in ("items.from_text.weight", "circumstances.numbers.weight", "from_network.weight", "from_network.bias",
-                 "to_query.bias"):  # fmt: skip
+                 "to_query.bias", *(name for name in weights if name.endswith(".to_vector.weight"))):  # fmt: skip
         if name in weights:
             weights[name] = back_dD @ weights[name]
     weights["to_query.weight"] = back_dD @ weights["to_query.weight"] @ turn_Dd

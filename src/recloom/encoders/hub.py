@@ -5,6 +5,8 @@ from pathlib import Path
 
 from recloom.errors import ConfigError
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""What names on the hub look like: "owner/model"."""
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*/config.json")
 
 

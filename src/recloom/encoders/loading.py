@@ -1,21 +1,18 @@
 """From the name of an encoder to the encoder."""
 
 import difflib
-import re
 from pathlib import Path
 
 from recloom.encoders.encoder import Encoder
 from recloom.encoders.endpoint import EndpointEncoder
 from recloom.encoders.hashing import HashingEncoder
-from recloom.encoders.hub import hub_folder
+from recloom.encoders.hub import HUB_NAME, hub_folder
 from recloom.encoders.language_model import LanguageModelEncoder
 from recloom.encoders.packaged import minilm_folder, multilingual_folder
 from recloom.errors import ConfigError
 
 ENCODER_NAMES = ("minilm", "multilingual", "hashing")
 """Encoders that need no folder, hub or service."""
-
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def load_encoder(
@@ -53,7 +50,7 @@ def model_folder(name: str) -> Path:
         return multilingual_folder()
     if Path(name).is_dir():
         return Path(name)
-    if _HUB_NAME.fullmatch(name):
+    if HUB_NAME.fullmatch(name):
         return hub_folder(name)
     nearest = difflib.get_close_matches(name, ENCODER_NAMES, n=1)
     raise ConfigError(

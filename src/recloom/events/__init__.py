@@ -1,7 +1,8 @@
 """Raw logs and catalogues in any format come in; one validated table of interactions, of items or of users goes out."""
 
 from recloom.events.cleaning import CleaningConfig
-from recloom.events.entities import read_items, read_users
+from recloom.events.columns import IMAGE, VECTOR_PREFIX
+from recloom.events.entities import local_picture, read_items, read_users
 from recloom.events.interactions import read_interactions
 from recloom.events.pseudonyms import Pseudonyms
 from recloom.events.reading import read_tables
@@ -11,7 +12,9 @@ from recloom.events.synthetic import Synthetic, write_synthetic
 from recloom.events.tables import Entities, Interactions, ReadReport
 
 __all__ = [
+    "IMAGE",
     "SAMPLES",
+    "VECTOR_PREFIX",
     "CleaningConfig",
     "Entities",
     "Interactions",
@@ -21,6 +24,7 @@ __all__ = [
     "Source",
     "Synthetic",
     "fetch_sample",
+    "local_picture",
     "read_interactions",
     "read_items",
     "read_tables",

@@ -7,6 +7,8 @@ BEHAVIOR = "behavior"
 WEIGHT = "weight"
 TITLE = "title"
 IMAGE = "image"
+VECTOR_PREFIX = "vector:"
+"""What columns of vectors begin with: one list of numbers an item."""
 
 DEFAULT_BEHAVIOR = "interaction"
 """What an interaction is called where the log does not say."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from recloom.errors import DataError
-from recloom.events.columns import BEHAVIOR, IMAGE, ITEM_ID, TIMESTAMP, TITLE, USER_ID, WEIGHT
+from recloom.events.columns import BEHAVIOR, IMAGE, ITEM_ID, TIMESTAMP, TITLE, USER_ID, VECTOR_PREFIX, WEIGHT
 
 # Spelled in lower case without "_", "-" and spaces. The first spelling that a header has wins.
 _SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -30,6 +30,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     TITLE: ("title", "name", "movietitle", "itemname", "productname", "商品名称", "标题", "名称", "课程名称"),
     IMAGE: ("image", "imageurl", "imagepath", "图片"),
 }  # fmt: skip
+_RECBOLE_TYPES = ("token", "token_seq", "float", "float_seq")
 _HEADERLESS = {  # the files of MovieLens with "::", by the number of fields
     4: [USER_ID, ITEM_ID, "rating", TIMESTAMP],
     3: [ITEM_ID, TITLE, "genres"],
@@ -62,7 +63,7 @@ def recognise(header: Sequence[str], wanted: Sequence[str], mapping: Mapping[str
     taken = {*ours.values(), *wanted}
     for column in header:
         if column not in ours:
-            short = column.split(":")[0].strip() if ":" in column else column.strip()
+            short = column.strip() if _is_vector(column.strip()) else column.split(":")[0].strip()
             ours[column] = short if short and short not in taken else f"{column.strip()}_"
             taken.add(ours[column])
     return {column: ours[column] for column in header}
@@ -118,6 +119,11 @@ def _listed(columns: Iterable[str]) -> str:
     """List column names, at a length that a person can read."""
     names = [column if len(column) <= 80 else f"{column[:77]}..." for column in columns]
     return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+
+
+def _is_vector(column: str) -> bool:
+    """Whether a column is a vector of the user's own, `vector:NAME`, and not RecBole's column `vector` of some type."""
+    return column.startswith(VECTOR_PREFIX) and column.removeprefix(VECTOR_PREFIX) not in _RECBOLE_TYPES
 
 
 def _plain(column: str) -> str:

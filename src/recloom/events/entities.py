@@ -1,11 +1,12 @@
 """Catalogues and tables of users -> one row for each id, text and number columns."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import polars as pl
 
 from recloom.errors import DataError
-from recloom.events.columns import EXTRA, FILE, IMAGE, ITEM_ID, LINE, REASON, TITLE, USER_ID
+from recloom.events.columns import EXTRA, FILE, IMAGE, ITEM_ID, LINE, REASON, TITLE, USER_ID, VECTOR_PREFIX
 from recloom.events.sources import Source
 from recloom.events.tables import (
     Entities,
@@ -32,8 +33,14 @@ def read_items(source: Source, *, columns: Mapping[str, str] | None = None) -> E
         DataError: A file cannot be used, or holds no item.
     """
     items = _read_entities(source, ITEM_ID, (ITEM_ID, TITLE, IMAGE), columns or {})
-    words = [name for name, dtype in items.table.schema.items() if dtype == pl.String and name not in (ITEM_ID, IMAGE)]
+    words = [
+        name
+        for name, dtype in items.table.schema.items()
+        if dtype == pl.String and name not in (ITEM_ID, IMAGE) and not name.startswith(VECTOR_PREFIX)
+    ]
     silent = items.table.select(pl.all_horizontal(pl.col(words).is_null()).sum()).item() if words else len(items.table)
+    if IMAGE in items.table.columns and (missing := int(_names_of_nothing(items.table[IMAGE]).sum())):
+        items.report.notes.append(f"{missing:,} pictures that the catalogue names are not there")
     if silent:
         items.report.notes.append(f"{silent:,} items have no text; they are known by their ids alone")
     return items
@@ -46,7 +53,7 @@ def read_users(source: Source, *, columns: Mapping[str, str] | None = None) -> E
 
 def _read_entities(source: Source, key: str, wanted: Sequence[str], columns: Mapping[str, str]) -> Entities:
     files = open_files(source, wanted, (key,), columns)
-    table = pl.concat([_read_texts(file) for file in files], how="diagonal")
+    table = pl.concat([_with_pictures(_read_texts(file), file.path.parent) for file in files], how="diagonal")
     table = table.with_columns(reason_of(_reasons(key, has_extra=EXTRA in table.columns)))
     rejects = rejected([table.filter(pl.col(REASON).is_not_null())], (key,))
     kept = table.filter(pl.col(REASON).is_null()).drop(LINE, FILE, REASON, EXTRA, strict=False)
@@ -63,6 +70,35 @@ def _read_entities(source: Source, key: str, wanted: Sequence[str], columns: Map
 def _read_texts(file: RecognisedFile) -> pl.DataFrame:
     names = [name for name in file.rows.collect_schema() if name != LINE]
     return file.collect(file.rows.select(LINE, *(text(name) for name in names)))
+
+
+def _with_pictures(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """Name pictures that are there by their whole path, as file: addresses; names of nothing that is there stay."""
+    if IMAGE not in table.columns:
+        return table
+    names = table[IMAGE].to_list()
+    return table.with_columns(pl.Series(IMAGE, [local_picture(name, folder) for name in names], dtype=pl.String))
+
+
+def _names_of_nothing(pictures: pl.Series) -> pl.Series:
+    """Return which names of pictures are no addresses, as those become that are there."""
+    return pictures.is_not_null() & ~pictures.cast(pl.String).str.contains("^[^/]*:|^//")
+
+
+def local_picture(name: str | None, folder: Path) -> str | None:
+    """Return the file: address of a picture, where a file of that name is there; else the name.
+
+    Args:
+        name: A path, absolute or relative to the folder.
+        folder: That of the catalogue.
+    """
+    if not name or ":" in name.split("/")[0]:
+        return name  # nothing, or an address already
+    try:
+        path = (folder / name).resolve()
+        return path.as_uri() if path.is_file() else name
+    except (OSError, ValueError):  # too long to be a path, or with a zero in it
+        return name
 
 
 def _reasons(key: str, has_extra: bool) -> dict[str, pl.Expr]:

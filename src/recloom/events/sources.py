@@ -175,7 +175,7 @@ def _numbered(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _simple(name: str, dtype: pl.DataType) -> pl.Expr:
     column = pl.col(name)
-    if isinstance(dtype, pl.List):
+    if isinstance(dtype, pl.List | pl.Array):
         return column.cast(pl.List(pl.String), strict=False).list.join("|", ignore_nulls=True)
     if isinstance(dtype, pl.Struct):
         return pl.when(column.is_not_null()).then(column.struct.json_encode())

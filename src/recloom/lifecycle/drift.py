@@ -177,7 +177,7 @@ def _input_measures(model: Recommender, old: np.ndarray) -> dict[str, Distance]:
     dataset = model.dataset
     distances: dict[str, Distance] = {"popularity": _between_codes(dataset.item_index)}
     if model.text is not None:
-        vectors_IE = model.text.vectors_IE
+        vectors_IE = model.text.leading_vectors
 
         def between_texts(first: np.ndarray, second: np.ndarray) -> float:
             means = [vectors_IE[dataset.item_index[part]].mean(axis=0, dtype=np.float64) for part in (first, second)]

@@ -28,6 +28,7 @@ from recloom.models.interface import (
     VectorModel,
     moved,
 )
+from recloom.models.item_text import Modality, Said
 from recloom.models.lm_fusion import LMFusion
 from recloom.models.ranking import Ranker, Rankings
 from recloom.models.sharded import Sharded
@@ -63,12 +64,14 @@ __all__ = [
     "CountedModel",
     "Ensemble",
     "ItemText",
+    "Modality",
     "Model",
     "Popular",
     "PopularRecent",
     "RandomOrder",
     "Ranker",
     "Rankings",
+    "Said",
     "Sharded",
     "Span",
     "Teacher",

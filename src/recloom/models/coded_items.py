@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recloom.dataset import PADDING_INDEX
-from recloom.models.item_vectors import ItemVectors
+from recloom.models.item_vectors import ItemVectors, modalities, parts_of
 
 ROWS_AT_ONCE = 16_384
 """Vectors that are decoded together."""
@@ -46,7 +46,7 @@ class CodedItems(nn.Module):
         self.register_buffer("centroid_MKW", centroid_MKW)
         self.reads_text = source.fusion != "id"
         if self.reads_text:
-            self.whitening, self.from_text = source.whitening, source.from_text
+            self.whitening, self.from_text, self.others = source.whitening, source.from_text, source.others
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """Return the vectors, not normalised, of some items; shape (N, D)."""
@@ -80,11 +80,14 @@ class CodedItems(nn.Module):
 
     @torch.no_grad()
     def read(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
-        """Place items that have no vector yet by their text embeddings."""
+        """Place items that have no vector yet by their embeddings."""
         if self.reads_text:
             is_new_N = self.length_I[rows_N] == 0
-            embedding_NE = embedding_NE[is_new_N].to(self.whitening.mean_E)
-            self.put(rows_N[is_new_N], self.from_text(self.whitening(embedding_NE)))
+            text_NE, *others = parts_of(embedding_NE[is_new_N].to(self.whitening.mean_E), self.whitening, self.others)
+            vectors_ND = self.from_text(self.whitening(text_NE))
+            for other, one_NE in zip(modalities(self.others), others, strict=False):  # there may be those of text alone
+                vectors_ND = vectors_ND + other(one_NE)
+            self.put(rows_N[is_new_N], vectors_ND)
 
     def resume(self, seen_I: Tensor) -> None:
         """Leave vectors as they are: an item without one has none to learn."""

@@ -1,6 +1,6 @@
 """What every model is: a way from histories to a score of every item.
 
-Shapes: B histories, L steps, I catalogue (with the padding row), D width, E width of text embeddings.
+Shapes: B histories, L steps, I catalogue (with the padding row), D width, E width of embeddings.
 """
 
 from abc import abstractmethod
@@ -15,24 +15,10 @@ from torch.nn import functional
 from recloom.dataset import SECONDS_PER_DAY, Dataset, Histories, Segments, SplitConfig
 from recloom.errors import ConfigError
 from recloom.workers import Workers
+from recloom.models.item_text import ItemText as ItemText
 
 if TYPE_CHECKING:
     from recloom.models.teacher import Teacher
-
-
-@dataclass(frozen=True)
-class ItemText:
-    """What the language model makes of the catalogue, and the way to have it read more.
-
-    Row and position 0 belong to padding, as everywhere.
-    """
-
-    vectors_IE: np.ndarray
-    """One embedding an item, float32; all zero for an item without text."""
-    titles: list[str]
-    """What to call each item: its title, or "" where the catalogue gives nothing to call it by."""
-    read: Callable[[Sequence[str]], np.ndarray]
-    """Texts in, embeddings out: the same encoder that made `vectors_IE`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +66,8 @@ class Model(nn.Module):
     """Whether it looks at item text at all."""
     needs_text: ClassVar[bool] = False
     """Whether it can do nothing without item text."""
+    uses_modalities: ClassVar[bool] = False
+    """Whether it looks at what there is beside text (`ItemText.others`), and does with that alone too."""
     search_space: ClassVar[Mapping[str, Span | Sequence[Any]]] = {}
     """Options that tuning tries, by table and name ("model.dropout"): a span of numbers, or a list of values."""
     max_length: int = 1
@@ -115,7 +103,8 @@ class Model(nn.Module):
 
         Args:
             rows_N: Item indices.
-            embedding_NE: Their embeddings, all zero for an item without text.
+            embedding_NE: Their embeddings as `ItemText.read_said` gives them, all zero for an item without text. Where
+                these are of text alone, what the model knows of pictures and other modalities stays.
         """
 
     def row_sources(self, other: "Model", source_I: Tensor) -> dict[str, Tensor]:

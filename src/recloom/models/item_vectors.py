@@ -1,9 +1,10 @@
-"""Item ids and item texts -> one vector an item, by one of several fusions.
+"""Item ids, item texts and pictures -> one vector an item, by one of several fusions.
 
-Shapes: N items asked for, I catalogue (with the padding row), D width, E width of text embeddings, F width of
-whitened ones.
+Shapes: N items asked for, I catalogue (with the padding row), D width, E width of embeddings, F width of whitened
+ones.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -23,6 +24,35 @@ RIDGE = 0.1
 """Penalty on the first map from text to vectors, a share of the variance of a text feature."""
 
 
+class OtherModality(nn.Module):
+    """How something beside text, such as a picture, becomes part of an item's vector: whitened, then a linear map."""
+
+    def __init__(self, vectors_IE: Tensor, feature_dim: int, width: int) -> None:
+        super().__init__()
+        self._vectors_IE = vectors_IE  # no buffer: stored beside the model, as text is
+        self.whitening = Whitening(vectors_IE.shape[1], min(feature_dim, vectors_IE.shape[1]))
+        self.to_vector = nn.Linear(self.whitening.feature_dim, width, bias=False)
+
+    @property
+    def embedding_dim(self) -> int:
+        return len(self.whitening.mean_E)
+
+    def fit(self, seen_I: Tensor) -> None:
+        """Fit the whitening on the items of the training data that have one."""
+        has_one_I = self._vectors_IE.abs().amax(dim=1) > 0
+        self.whitening.fit(self._vectors_IE[seen_I.to(has_one_I.device) & has_one_I])
+
+    def features(self, embedding_NE: Tensor) -> Tensor:
+        """Return what is whitened, zero for an item without; shape (N, F)."""
+        features_NF: Tensor = self.whitening(embedding_NE.to(self.whitening.mean_E))
+        return features_NF
+
+    def forward(self, embedding_NE: Tensor) -> Tensor:
+        """Return the part of each vector, zero for an item without; shape (N, D)."""
+        vectors_ND: Tensor = self.to_vector(self.features(embedding_NE))
+        return vectors_ND
+
+
 class ItemVectors(nn.Module):
     """One vector an item, woven from an id embedding and the item's text embedding.
 
@@ -35,17 +65,31 @@ class ItemVectors(nn.Module):
 
     The id part of an item without training interactions is zero in all of them, so that a new item is placed by its
     text alone, and `id_dropout` makes the network used to such items.
+
+    What there is beside text (pictures, vectors of the user's own) is whitened and mapped likewise and added to what
+    the text makes, wherever that stands above; zero for an item that lacks it. `modality_dropout` hides text and each
+    of the others now and then in training, so that the network is used to items that lack one.
     """
 
     text_IF: Tensor
+    others_IF: Tensor
     seen_I: Tensor
 
     def __init__(
-        self, num_items: int, width: int, fusion: Fusion, text_IE: Tensor | None, text_dim: int, id_dropout: float
+        self,
+        num_items: int,
+        width: int,
+        fusion: Fusion,
+        text_IE: Tensor | None,
+        text_dim: int,
+        id_dropout: float,
+        others: Sequence[Tensor] = (),
+        modality_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.fusion: Fusion = fusion if text_IE is not None else "id"
-        self.id_dropout = id_dropout
+        self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
+        self.others = nn.ModuleList()
         self._workers = ALONE
         self.register_buffer("seen_I", torch.zeros(num_items + 1, dtype=torch.bool))
         id_width = width - width // 2 if self.fusion == "concat" else width
@@ -64,8 +108,11 @@ class ItemVectors(nn.Module):
             self.register_buffer("text_IF", torch.zeros(0, 0), persistent=False)
             text_width = width // 2 if self.fusion == "concat" else width
             self.from_text = nn.Linear(self.whitening.feature_dim, text_width, bias=False)
+            self.others.extend(OtherModality(one_IE, text_dim, text_width) for one_IE in others)
+            self.register_buffer("others_IF", torch.zeros(0, 0), persistent=False)
             if self.fusion == "init":
                 self.from_text.requires_grad_(False)
+                self.others.requires_grad_(False)
             if self.fusion == "gated":
                 self.gate = nn.Linear(2 * width, width)
             self.register_load_state_dict_post_hook(_whiten_text)  # type: ignore[no-untyped-call]
@@ -80,6 +127,8 @@ class ItemVectors(nn.Module):
         if self.fusion != "id":
             has_text_I = self._text_IE.abs().amax(dim=1) > 0
             self.whitening.fit(self._text_IE[seen_I.to(has_text_I.device) & has_text_I])
+            for other in modalities(self.others):
+                other.fit(seen_I)
             _whiten_text(self)
 
     @torch.no_grad()
@@ -97,22 +146,44 @@ class ItemVectors(nn.Module):
             vectors_ID: One vector an item, zero for an item of which nothing is known; shape (I, D).
         """
         if self.fusion == "concat":
-            self.from_text.weight.copy_(self._regression(vectors_ID[:, : self.from_text.out_features]))
+            self._map_to(vectors_ID[:, : self.from_text.out_features])
             self.ids.weight.copy_(vectors_ID[:, : self.ids.embedding_dim])
             return
         if self.fusion != "id":
-            self.from_text.weight.copy_(self._regression(vectors_ID))
+            self._map_to(vectors_ID)
         if self.fusion in ("id", "gated"):
             self.ids.weight.copy_(vectors_ID)
         elif self.fusion == "sum":
             is_known_I1 = vectors_ID.abs().amax(dim=1, keepdim=True) > 0
-            self.ids.weight.copy_((vectors_ID - self.from_text(self.text_IF)) * is_known_I1)
+            said_ID = self._said(torch.arange(len(vectors_ID)), dropout=0.0)
+            self.ids.weight.copy_((vectors_ID - said_ID) * is_known_I1)
 
     @torch.no_grad()
     def read(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
-        """Take other text embeddings for some items."""
-        if self.fusion != "id":
-            self.text_IF[rows_N] = self.whitening(embedding_NE.to(self.whitening.mean_E))
+        """Take other embeddings for some items: of text alone, or of text and of all else, side by side."""
+        if self.fusion == "id":
+            return
+        text_NE, *others = parts_of(embedding_NE, self.whitening, self.others)
+        self.text_IF[rows_N] = self.whitening(text_NE.to(self.whitening.mean_E))
+        if others:
+            self.others_IF[rows_N] = self._features(others)
+
+    def embeddings(self, rows_N: Tensor) -> Tensor:
+        """Return all embeddings of some items as they were given, side by side; shape (N, E)."""
+        others = (other._vectors_IE[rows_N] for other in modalities(self.others))
+        return torch.cat([self._text_IE[rows_N], *others], dim=1)
+
+    def _features(self, others: Sequence[Tensor]) -> Tensor:
+        """Return what is beside text, whitened, side by side; shape (N, F)."""
+        pairs = zip(modalities(self.others), others, strict=True)
+        return torch.cat([other.features(one_NE) for other, one_NE in pairs], dim=1)
+
+    def _map_to(self, vectors_ID: Tensor) -> None:
+        """Begin at the linear maps from features to vectors that have the least squared error together."""
+        weight_DF = self._regression(vectors_ID)
+        maps = [self.from_text, *(other.to_vector for other in modalities(self.others))]
+        for one, part_DF in zip(maps, torch.split(weight_DF, [one.in_features for one in maps], dim=1), strict=True):
+            one.weight.copy_(part_DF)
 
     def deal(self, workers: Workers) -> None:
         """Keep only this worker's rows of the tables, and look the others up where they are."""
@@ -121,6 +192,8 @@ class ItemVectors(nn.Module):
             self.ids = DealtTable(self.ids, workers)
         if self.fusion != "id":
             self.text_IF = own_rows(self.text_IF, workers)
+            if self.others:
+                self.others_IF = own_rows(self.others_IF, workers)
 
     def collect(self) -> None:
         """Put the whole tables back on the worker that leads; those of the others are of no further use."""
@@ -146,11 +219,28 @@ class ItemVectors(nn.Module):
         return own_rows(torch.arange(len(self.seen_I), device=self.seen_I.device), self._workers)
 
     def _regression(self, vectors_ID: Tensor) -> Tensor:
-        """Return the linear map from text features to vectors with the least squared error, shape (D, F)."""
-        known_I = (vectors_ID.abs().amax(dim=1) > 0) & (self.text_IF.abs().amax(dim=1) > 0)
-        text_NF, vectors_ND = self.text_IF[known_I].double(), vectors_ID[known_I].double()
+        """Return the linear map from all features to vectors with the least squared error, shape (D, F)."""
+        features_IF = torch.cat([self.text_IF, self.others_IF], dim=1) if self.others else self.text_IF
+        known_I = (vectors_ID.abs().amax(dim=1) > 0) & (features_IF.abs().amax(dim=1) > 0)
+        text_NF, vectors_ND = features_IF[known_I].double(), vectors_ID[known_I].double()
         covariance_FF = text_NF.T @ text_NF + RIDGE * max(1, len(text_NF)) * torch.eye(text_NF.shape[1]).double()
         return torch.linalg.solve(covariance_FF, text_NF.T @ vectors_ND).T.float()
+
+    def _said(self, rows_N: Tensor, route: Route | None, dropout: float) -> Tensor:
+        """Return what text, pictures and the like make of some items, each hidden now and then; shape (N, D)."""
+        text_ND: Tensor = self.from_text(_rows_of(self.text_IF, rows_N, route))
+        if not self.others:
+            return text_ND
+        others = modalities(self.others)
+        features = torch.split(
+            _rows_of(self.others_IF, rows_N, route), [other.to_vector.in_features for other in others], dim=1
+        )
+        parts = [other.to_vector(one_NF) for other, one_NF in zip(others, features, strict=True)]
+        parts_MND = torch.stack([text_ND, *parts])
+        if dropout > 0:
+            kept_MN = torch.rand(parts_MND.shape[:2], device=parts_MND.device) >= dropout
+            parts_MND = parts_MND * kept_MN[..., None]
+        return parts_MND.sum(dim=0)
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """Return the vectors, not normalised, of some items; shape (N, D)."""
@@ -162,17 +252,18 @@ class ItemVectors(nn.Module):
         return id_ND + text_ND
 
     def parts(self, rows_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return what id and text add to each vector, None where the fusion lacks one; (N, D) both."""
+        """Return what id and text, pictures included, add to each vector, None where the fusion lacks one; (N, D)."""
         route = Route(rows_N, self._workers) if self.is_dealt else None
+        modality_dropout = self.modality_dropout if self.training else 0.0
         if self.fusion == "text":
-            return None, self.from_text(self._text(rows_N, route))
+            return None, self._said(rows_N, route, modality_dropout)
         keep_N = self.seen_I[rows_N]
         if self.training and self.id_dropout > 0 and self.fusion != "id":
             keep_N = keep_N & (torch.rand(len(rows_N), device=rows_N.device) >= self.id_dropout)
         id_ND = self._id(rows_N, route) * keep_N[:, None]
         if self.fusion == "id":
             return id_ND, None
-        text_ND = self.from_text(self._text(rows_N, route))
+        text_ND = self._said(rows_N, route, modality_dropout)
         if self.fusion == "concat":
             id_width, text_width = id_ND.shape[1], text_ND.shape[1]
             return functional.pad(id_ND, (0, text_width)), functional.pad(text_ND, (id_width, 0))
@@ -184,10 +275,26 @@ class ItemVectors(nn.Module):
     def _id(self, rows_N: Tensor, route: Route | None) -> Tensor:
         return self.ids.look_up(route) if route is not None and isinstance(self.ids, DealtTable) else self.ids(rows_N)
 
-    def _text(self, rows_N: Tensor, route: Route | None) -> Tensor:
-        return self.text_IF[rows_N] if route is None else route.fetch(self.text_IF)
+
+def _rows_of(table_IF: Tensor, rows_N: Tensor, route: Route | None) -> Tensor:
+    return table_IF[rows_N] if route is None else route.fetch(table_IF)
 
 
 def _whiten_text(items: ItemVectors, _: object = None) -> None:
     """Compute the features of every item once, after the whitening was fitted or loaded."""
     items.text_IF = items.whitening(own_rows(items._text_IE, items._workers).to(items.whitening.mean_E))
+    if items.others:
+        items.others_IF = items._features(
+            [own_rows(other._vectors_IE, items._workers) for other in modalities(items.others)]
+        )
+
+
+def modalities(others: nn.ModuleList) -> list[OtherModality]:
+    """Return what a list of modules holds."""
+    return [other for other in others if isinstance(other, OtherModality)]
+
+
+def parts_of(embedding_NE: Tensor, whitening: Whitening, others: nn.ModuleList) -> Sequence[Tensor]:
+    """Part embeddings that stand side by side, of text first; where they are of text alone, there is nothing else."""
+    widths = [len(whitening.mean_E), *(other.embedding_dim for other in modalities(others))]
+    return [embedding_NE] if embedding_NE.shape[1] == widths[0] else torch.split(embedding_NE, widths, dim=1)

@@ -77,13 +77,16 @@ class WeaveConfig:
     num_heads: int = 2
     """Attention heads; has to divide hidden_dim."""
     text_dim: int = 256
-    """Directions of the text embedding that are used, the strongest first."""
+    """Directions of the text embedding that are used, the strongest first; as many of a picture's."""
     max_length: int = 50
     """Interactions of a history that are read, the newest ones."""
     dropout: float = 0.4
     """Share of values set to zero in training."""
     id_dropout: float = 0.1
     """Share of items that are known by their text alone in a training step, so that new items are scored well."""
+    modality_dropout: float = 0.1
+    """Share of texts, and of pictures and other vectors, that are hidden in a training step, so that items which lack
+    one are scored well. Has no effect where there is nothing but text."""
     warm_start: bool = True
     """Whether item vectors start from what is taken together, and text from what best predicts it."""
     request: bool = True
@@ -121,7 +124,7 @@ class WeaveConfig:
         for name in ("embedding_dim", "hidden_dim", "num_layers", "num_heads", "text_dim", "max_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it has to be at least 1")
-        for name in ("dropout", "id_dropout", "request_dropout"):
+        for name in ("dropout", "id_dropout", "modality_dropout", "request_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it has to lie in [0, 1)")
         for name in ("behavior_loss", "time_loss"):
@@ -138,14 +141,15 @@ class WeaveConfig:
 class Weave(TrainedModel, VectorModel):
     """A sequence network over item vectors; cosine scores over a temperature; softmax against shared negatives.
 
-    An item's vector is woven from its id and its text (`ItemVectors`). An event adds what it was (view, purchase,
-    ...), when, how long after the one before, and its context; the request for the next item adds the same to
-    the state it meets, by scaling and shifting it (Latent Cross: Beutel et al. 2018,
+    An item's vector is woven from its id, its text and its picture (`ItemVectors`). An event adds what it was (view,
+    purchase, ...), when, how long after the one before, and its context; the request for the next item adds the same
+    to the state it meets, by scaling and shifting it (Latent Cross: Beutel et al. 2018,
     https://doi.org/10.1145/3159652.3159727). Recent popularity is added to the score as validation says.
     """
 
     name = "weave"
     Config = WeaveConfig
+    uses_modalities = True
     can_resume = True
     private_options = {"warm_start": False, "popularity": False, "sampling": "uniform"}
     # Small: noise goes by the number of parameters, and a step takes one person at a time (benchmarks/privacy.md).
@@ -172,13 +176,9 @@ class Weave(TrainedModel, VectorModel):
     def __init__(self, config: WeaveConfig, dataset: Dataset, text: ItemText | None) -> None:
         super().__init__(config, dataset, text)
         self.max_length = config.max_length
-        text_IE = None if text is None else torch.from_numpy(text.vectors_IE)
-        fusions: tuple[Fusion, ...]
-        if config.fusion == "separate":
-            fusions = ("id", "text") if text_IE is not None else ("id",)
-        else:
-            fusions = (config.fusion,)
-        self.towers = nn.ModuleList(Tower(config, dataset, fusion, text_IE) for fusion in fusions)
+        both: tuple[Fusion, ...] = ("id",) if text is None else ("id", "text")
+        fusions: tuple[Fusion, ...] = both if config.fusion == "separate" else (config.fusion,)
+        self.towers = nn.ModuleList(Tower(config, dataset, fusion, text) for fusion in fusions)
         self.prior = PopularityPrior(len(dataset.items))
         self._teacher: Teacher | None = None
 
@@ -285,7 +285,7 @@ class Weave(TrainedModel, VectorModel):
         new_N = (source_I < 0).nonzero().squeeze(1)
         for items, tower in zip(before, self._towers, strict=True):
             if isinstance(tower.items, CodedItems) and isinstance(items, ItemVectors) and tower.items.reads_text:
-                tower.items.read(new_N, items._text_IE[new_N])
+                tower.items.read(new_N, items.embeddings(new_N))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         self._take_form(state_dict)
@@ -426,12 +426,23 @@ class Weave(TrainedModel, VectorModel):
 class Tower(nn.Module):
     """A complete model of one fusion: events to queries, items to vectors."""
 
-    def __init__(self, config: WeaveConfig, dataset: Dataset, fusion: Fusion, text_IE: Tensor | None) -> None:
+    def __init__(self, config: WeaveConfig, dataset: Dataset, fusion: Fusion, text: ItemText | None) -> None:
         super().__init__()
         self.config = config
         width = config.embedding_dim
+        text_IE = None if text is None else torch.from_numpy(text.vectors_IE)
+        others = [torch.from_numpy(other.vectors_IE) for other in text.others] if text else []
         self.items: ItemVectors | CodedItems
-        self.items = ItemVectors(len(dataset.items), width, fusion, text_IE, config.text_dim, config.id_dropout)
+        self.items = ItemVectors(
+            len(dataset.items),
+            width,
+            fusion,
+            text_IE,
+            config.text_dim,
+            config.id_dropout,
+            others,
+            config.modality_dropout,
+        )
         self.circumstances = Circumstances(dataset, width, of_requests=False)
         self.request = Circumstances(dataset, 2 * width, of_requests=True) if config.request else None
         self.network = _network(config)

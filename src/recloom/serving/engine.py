@@ -22,6 +22,7 @@ import torch
 from recloom.errors import ConfigError, InputError, RecloomError
 from recloom.explanation import Language
 from recloom.files import version_of
+from recloom.models import Said
 from recloom.retrieval import Rules
 from recloom.serving import metrics
 from recloom.serving.experiments import Experiment, Variant
@@ -144,7 +145,7 @@ class Engine:
         self._reader, self._loader = Helper("recloom-reader"), Helper("recloom-loader")
         self._take_shared(self.shared)
         # The language model is there when the first new item comes.
-        self._reader.submit(self.models[DEFAULT].encode, {0: "ready"})
+        self._reader.submit(self.models[DEFAULT].get_ready)
         self._loader.submit(settle_memory)
         self._thread = threading.Thread(target=self._run, name="recloom-engine", daemon=True)
         self._ticker = threading.Thread(target=self._tick, name="recloom-ticker", daemon=True)
@@ -435,8 +436,8 @@ class Engine:
             if texts:
                 self._reader.submit(self._place, model, texts)
 
-    def _place(self, model: LiveModel, texts: Mapping[int, str]) -> None:
-        """Have the language model read texts, on a thread of its own, and hand over what it made of them."""
+    def _place(self, model: LiveModel, texts: Mapping[int, Said]) -> None:
+        """Have encoders read what items say, on a thread of its own, and hand over what they made of it."""
         try:
             embeddings = model.encode(texts)
             self.call(lambda: model.place(embeddings))

@@ -15,13 +15,15 @@ import polars as pl
 import torch
 
 from recloom.dataset import CategoryColumn, Dataset, Histories, Requests, Segments, context_value
-from recloom.encoders import item_texts, item_titles
-from recloom.errors import ConfigError, MissingExtraError, UnknownIdError
+from recloom.encoders import describe_problems, item_titles
+from recloom.errors import ConfigError, InputError, MissingExtraError, UnknownIdError
+from recloom.events import IMAGE
 from recloom.explanation import Explainer, Explanation, Language, Names, Reason, Reasoner, with_reasons
 from recloom.files import current_folder, recover, version_of
-from recloom.models import MODELS, CountedModel, TrainingData, VectorModel
+from recloom.models import MODELS, CountedModel, Said, TrainingData, VectorModel
 from recloom.recommender import Recommender
 from recloom.retrieval import ApproximateIndex, Catalogue, Hits, Rules, Search, arrange
+from recloom.serving.pictures import served_picture
 from recloom.serving.settings import Settings
 from recloom.serving.store import Event, ItemChange
 
@@ -144,24 +146,29 @@ class LiveModel:
 
     # Items
 
-    def read(self, changes: Sequence[ItemChange]) -> dict[int, str]:
-        """Take over changes of items; return the texts that the language model still has to read, by row."""
+    def read(self, changes: Sequence[ItemChange]) -> dict[int, Said]:
+        """Take over changes of items; return what encoders still have to read of them, by row."""
         puts = [change for change in changes if not change.is_withdrawn]
-        texts_before = dict(
-            zip((change.item_id for change in puts), self._texts(self._table(self._known(puts))), strict=True)
+        said_before = dict(
+            zip((change.item_id for change in puts), self._said(self._table(self._known(puts))), strict=True)
         )
         table = self._table([change.columns for change in puts])
-        texts = {}
-        for change, text, title in zip(puts, self._texts(table), item_titles(table), strict=True):
+        said = {}
+        for change, one, title in zip(puts, self._said(table), item_titles(table), strict=True):
             row = self.catalogue.row_of(change.item_id)
             if row or self.catalogue.room:
                 row = self.catalogue.put(change.item_id, change.columns, title)
-                if text != texts_before[change.item_id] or not self.catalogue.placed_mask[row]:
-                    texts[row] = text
+                before = said_before[change.item_id]
+                if not self.catalogue.placed_mask[row]:
+                    said[row] = one
+                elif one != before:
+                    # A picture that is as it was need not be there any more.
+                    news = (None if new == old else new for new, old in zip(one[1:], before[1:], strict=True))
+                    said[row] = (one[0], *news)
         for change in changes:
             if change.is_withdrawn:
                 self.catalogue.withdraw(change.item_id)
-        return texts
+        return said
 
     def is_outgrown_by(self, changes: Sequence[ItemChange]) -> bool:
         """Whether more items come than there is room for, or too many changed for the index to be of use."""
@@ -172,26 +179,54 @@ class LiveModel:
         new = {id_ for id_ in new if not self.catalogue.row_of(id_)}
         return self.text is not None and len(new) > self.catalogue.room
 
-    def encode(self, texts: Mapping[int, str]) -> dict[int, np.ndarray]:
-        """Have the language model read texts; takes its time, and may be called by another thread."""
-        if self.text is None or not texts:
+    def get_ready(self) -> None:
+        """Load the language model, so that it is there when the first new item comes."""
+        if self.text is not None:
+            self.text.read(["ready"])
+
+    def encode(self, said: Mapping[int, Said]) -> dict[int, np.ndarray]:
+        """Have encoders read what items say; takes its time, and may be called by another thread."""
+        if self.text is None or not said:
             return {}
-        return dict(zip(texts, self.text.read(list(texts.values())), strict=True))
+        names = [other.name for other in self.text.others]
+        allowed = [self._allowed_files(one, names) for one in said.values()]
+        try:
+            embedding_NE, problems = self.text.read_said(allowed, list(said))
+        except InputError as error:
+            if not names:
+                raise
+            log.warning("pictures not looked at", extra={"model": self.name, "reason": str(error)})
+            words = [(one[0], *(None for _ in names)) for one in allowed]
+            embedding_NE, problems = self.text.read_said(words, list(said))
+        for name, wrong in problems.items():
+            log.warning("parts of items not used", extra={"model": self.name, "reason": describe_problems(name, wrong)})
+        # At once, so that the next change of an item finds what it may keep.
+        self.text.put(np.array(list(said)), embedding_NE)
+        return dict(zip(said, embedding_NE, strict=True))
+
+    def _allowed_files(self, one: Said, names: Sequence[str]) -> Said:
+        """Return what an item says without pictures that the service may not look at."""
+        folder = self.settings.service.pictures
+        cells = zip(names, one[1:], strict=True)
+        return (one[0], *(served_picture(cell, folder) if cell and name == IMAGE else cell for name, cell in cells))
 
     def place(self, embeddings: Mapping[int, np.ndarray]) -> None:
-        """Take what the language model made of some items, and let them be shown."""
+        """Take what encoders made of some items, and let them be shown."""
         rows = list(embeddings)
         if rows:
-            self.search.read_items(rows, np.stack(list(embeddings.values())))
+            embedding_NE = np.stack(list(embeddings.values()))
+            self.search.read_items(rows, embedding_NE)
             if self._content is not None:
-                self._content.read_items(rows, np.stack(list(embeddings.values())))
+                self._content.read_items(rows, embedding_NE)
             self.catalogue.place(rows)
 
     def _known(self, changes: Sequence[ItemChange]) -> list[dict[str, Any]]:
         return [self.catalogue.values_of(self.catalogue.row_of(change.item_id)) for change in changes]
 
-    def _texts(self, items: pl.DataFrame) -> list[str]:
-        return item_texts(items, self.recommender.config.encoder.template)
+    def _said(self, items: pl.DataFrame) -> list[Said]:
+        if self.text is None:
+            return [("",)] * len(items)
+        return self.text.said(items, self.recommender.config.encoder.template)
 
     def _table(self, items: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         """Return items as a table like the one the model was fitted on, so that their texts are made alike."""

@@ -74,6 +74,9 @@ class ServiceConfig:
     """Language model that phrases reasons for requests that want it: smollm2, openai:MODEL or a folder. Unset: none."""
     writer_seconds: float = 2.0
     """The most that it may take for a whole list; what is not phrased by then keeps the template's sentence."""
+    pictures: str = ""
+    """Folder of the pictures that the `image` of an item put at run time may name, for the model to look at. Unset: it
+    looks at none, and `image` is an address for the page."""
 
     def __post_init__(self) -> None:
         for name in ("max_body_bytes", "max_k", "max_history", "max_events", "queue", "event_queue", "batch",

@@ -42,6 +42,8 @@ class RunRecord:
     hardware: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
     """What the model came from, where it was not fitted from nothing."""
+    modalities: dict[str, str] = field(default_factory=dict)
+    """What was read beside text, by the catalogue's column: the fingerprint of the image encoder, "" for vectors."""
     shards: list[dict[str, Any]] = field(default_factory=list)
     """How the member of each shard came about, where people were dealt over shards: its `ShardRecord`."""
     privacy: dict[str, Any] = field(default_factory=dict)

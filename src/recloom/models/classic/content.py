@@ -36,32 +36,47 @@ class Content(CountedModel, VectorModel):
     """The score is the cosine between an item's text embedding and the history's mean one, newer items weighing more.
 
     Embeddings are centred first: language models put all texts in a narrow cone, where everything is
-    similar to everything.
+    similar to everything. Where there are pictures or other vectors, each is centred and scaled likewise, and the score
+    is the cosine of what there is of an item, side by side.
     """
 
     name = "content"
     Config = ContentConfig
     search_space = {"model.max_length": Span(1, 50, log=True), "model.half_life": Span(0.5, 50.0, log=True)}
     needs_text = True
+    uses_modalities = True
     text_IE: Tensor
     mean_E: Tensor
 
     def __init__(self, config: ContentConfig, dataset: Dataset, text: ItemText) -> None:
         super().__init__(config, dataset, text)
         self.max_length = config.max_length
-        self.register_buffer("text_IE", torch.from_numpy(text.vectors_IE), persistent=False)
-        self.register_buffer("mean_E", torch.zeros(text.vectors_IE.shape[1]))
+        self._widths = [vectors_IE.shape[1] for vectors_IE in text.all_vectors]
+        all_IE = np.concatenate(text.all_vectors, axis=1) if text.others else text.vectors_IE
+        self.register_buffer("text_IE", torch.from_numpy(all_IE), persistent=False)
+        self.register_buffer("mean_E", torch.zeros(all_IE.shape[1]))
 
     def count(self, data: TrainingData) -> None:
-        self.mean_E = self.text_IE[torch.from_numpy(data.item_counts() > 0)].mean(dim=0)
+        seen_NE = self.text_IE[torch.from_numpy(data.item_counts() > 0)]
+        self.mean_E = seen_NE.mean(dim=0)
+        if len(self._widths) > 1:
+            # An item without a picture says nothing about where pictures are.
+            parts = torch.split(seen_NE, self._widths, dim=1)
+            present = [(part_NE.abs().amax(dim=1) > 0).sum() for part_NE in parts]
+            sums = zip(parts, present, strict=True)
+            self.mean_E = torch.cat([part_NE.sum(dim=0) / count.clamp_min(1) for part_NE, count in sums])
 
     def read_items(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
-        self.text_IE[rows_N] = embedding_NE.to(self.text_IE)
+        self.text_IE[rows_N, : embedding_NE.shape[1]] = embedding_NE.to(self.text_IE)
 
     def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
-        text_NE = self.text_IE if rows_N is None else self.text_IE[rows_N]
-        has_text_N1 = text_NE.abs().amax(dim=1, keepdim=True) > 0
-        return torch.nn.functional.normalize((text_NE - self.mean_E) * has_text_N1, dim=1)
+        all_NE = self.text_IE if rows_N is None else self.text_IE[rows_N]
+        parts = []
+        means = torch.split(self.mean_E, self._widths)
+        for text_NE, mean_E in zip(torch.split(all_NE, self._widths, dim=1), means, strict=True):
+            has_text_N1 = text_NE.abs().amax(dim=1, keepdim=True) > 0
+            parts.append(torch.nn.functional.normalize((text_NE - mean_E) * has_text_N1, dim=1))
+        return parts[0] if len(parts) == 1 else torch.nn.functional.normalize(torch.cat(parts, dim=1), dim=1)
 
     def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
         return {"text": self.item_vectors(rows_N) @ query_D}

@@ -56,6 +56,7 @@ class TwoTower(TrainedModel, VectorModel):
 
     name = "two-tower"
     Config = TwoTowerConfig
+    uses_modalities = True
     search_space = {
         "model.embedding_dim": [32, 64, 128],
         "model.temperature": Span(0.03, 0.3, log=True),
@@ -68,7 +69,8 @@ class TwoTower(TrainedModel, VectorModel):
         self.max_length = config.max_length
         width = config.embedding_dim
         text_IE = None if text is None else torch.from_numpy(text.vectors_IE)
-        self.features = ItemVectors(self.num_items, width, "sum", text_IE, config.text_dim, id_dropout=0.1)
+        others = [torch.from_numpy(other.vectors_IE) for other in text.others] if text else []
+        self.features = ItemVectors(self.num_items, width, "sum", text_IE, config.text_dim, 0.1, others, 0.1)
         self.item_tower = _tower(width, config.dropout)
         self.user_tower = _tower(width, config.dropout)
 
