@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from recloom.dataset import SECONDS_PER_DAY, Dataset, Histories, Segments, SplitConfig
 from recloom.errors import ConfigError
-from recloom.workers import Workers
 from recloom.models.item_text import ItemText as ItemText
+from recloom.workers import Workers
 
 if TYPE_CHECKING:
     from recloom.models.teacher import Teacher
