@@ -58,9 +58,9 @@ def test_weighing_popularity_takes_little_memory_beside_the_scores():
         score_BC = torch.rand(1_000, 20_000)
         prior, target_B = PopularityPrior(20_000), torch.arange(1_000) + 1
         prior._what_is_known = lambda asked: torch.ones(len(asked), REQUEST_FEATURES)
-        prior.fit(score_BC[:2], torch.arange(20_000), target_B[:2], range(2))
+        prior.fit(score_BC[:2], torch.arange(20_000), target_B[:2], range(2), 1)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        prior.fit(score_BC, torch.arange(20_000), target_B, range(1_000))
+        prior.fit(score_BC, torch.arange(20_000), target_B, range(1_000), 1)
         print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / score_BC.nbytes))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)

@@ -83,7 +83,7 @@ def test_it_learns_to_trust_popularity_after_a_long_gap_and_the_history_after_a_
     days = [0.001] * cases + [100] * cases
     similarity = torch.randn(2 * cases, 3, generator=torch.Generator().manual_seed(0)) * 3
     target = torch.cat([similarity[:cases].argmax(dim=1), torch.zeros(cases, dtype=torch.long)])
-    prior.fit(similarity, torch.tensor([1, 2, 3]), target, asked_after(ask, days))
+    prior.fit(similarity, torch.tensor([1, 2, 3]), target, asked_after(ask, days), 1)
     soon, late = prior.extend(torch.ones(2, 1), asked_after(ask, [0.001, 100]))
     lead = prior.features_IP[1] - prior.features_IP[2]  # by how much the hit is more popular than the old one
     assert soon[0] > 2 * late[0]
@@ -96,12 +96,33 @@ def test_it_learns_that_new_items_are_for_those_who_take_them_early(dataset, pri
     late = ([("old", 39 * DAY)], 41 * DAY)
     candidate = torch.tensor([dataset.items.index_of(item) for item in ITEMS])
     target = torch.tensor([2] * cases + [0] * cases)
-    prior.fit(torch.zeros(2 * cases, 3), candidate, target, ask(*[early] * cases, *[late] * cases))
+    prior.fit(torch.zeros(2 * cases, 3), candidate, target, ask(*[early] * cases, *[late] * cases), 1)
     score = prior.extend(torch.zeros(2, 1), ask(early, late))[:, 1:] @ prior.features_IP[candidate].T
     assert score.argmax(dim=1).tolist() == [2, 0]
 
 
 def test_items_that_may_not_be_recommended_leave_the_weights_finite(prior, ask):
     similarity = torch.tensor([[1.0, -torch.inf, 0.0], [-torch.inf, 1.0, 0.0]])
-    prior.fit(similarity, torch.tensor([1, 2, 3]), torch.tensor([0, 1]), asked_after(ask, [1, 1]))
+    prior.fit(similarity, torch.tensor([1, 2, 3]), torch.tensor([0, 1]), asked_after(ask, [1, 1]), 1)
     assert torch.isfinite(prior.weight_GP).all()
+
+
+def test_what_is_wanted_of_new_items_is_shared_among_as_many_as_there_are(dataset_of):
+    def prepared(prior, items):
+        dataset = dataset_of(LOG, [f"{item},{item}" for item in items])
+        prior = prior or PopularityPrior(len(dataset.items))
+        prior.prepare(TrainingData(dataset, Segments(dataset.user_offsets[:-1], dataset.user_offsets[1:])))
+        return prior
+
+    fitted = prepared(None, ITEMS)  # one new item
+    fitted.weight_GP = torch.ones_like(fitted.weight_GP)
+    fitted.num_new = torch.tensor(1)
+    same, more = prepared(None, ITEMS), prepared(None, [*ITEMS, "nor this", "nor that", "never too"])
+    for other in (same, more):
+        other.fit_like(fitted)
+    assert torch.equal(same.weight_GP, fitted.weight_GP)
+    change = more.weight_GP - fitted.weight_GP
+    assert change[0, 1 + NEW] == pytest.approx(np.log(1 / 4))
+    assert change.abs().sum() == change[0, 1 + NEW].abs()
+    # And back, when it is counted anew.
+    torch.testing.assert_close(prepared(more, ITEMS).weight_GP, fitted.weight_GP)

@@ -38,6 +38,10 @@ class PopularityPrior(nn.Module):
     after a year what is popular now says more), how long ago training ended (the later, the more is new), and how soon
     after it came the person took what they took (some like what is new).
 
+    How much is asked for that nobody had taken before is what carries over from validation, shared among however many
+    such items there are now: few new ones are each wanted more, and a catalogue full of what nobody wants does not fill
+    the lists (`_share_among_new`).
+
     The weights minimise a loss between likelihood and the chance of a hit (`FORGIVENESS`): Zhang and Sabuncu (2018),
     "Generalized Cross Entropy Loss", https://arxiv.org/abs/1805.07836.
     """
@@ -47,6 +51,7 @@ class PopularityPrior(nn.Module):
     end: Tensor
     usual_lateness: Tensor
     longest_wait: Tensor
+    num_new: Tensor
 
     def __init__(self, num_items: int) -> None:
         super().__init__()
@@ -57,6 +62,7 @@ class PopularityPrior(nn.Module):
         self.register_buffer("end", torch.zeros((), dtype=torch.int64))
         self.register_buffer("usual_lateness", torch.zeros(()))
         self.register_buffer("longest_wait", torch.zeros(()))
+        self.register_buffer("num_new", torch.zeros((), dtype=torch.int64))
 
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
@@ -74,6 +80,7 @@ class PopularityPrior(nn.Module):
         self.end = torch.tensor(end)
         lateness = np.log1p((times - first_I[items]) / SECONDS_PER_DAY)
         self.usual_lateness = torch.tensor(lateness.mean() if len(lateness) else 0.0).float()
+        self._share_among_new()
 
     def extend(self, query_BD: Tensor, histories: Histories) -> Tensor:
         """Return queries that also weigh popularity, shape (B, D + P)."""
@@ -87,7 +94,14 @@ class PopularityPrior(nn.Module):
             return weight_P.new_zeros(())
         return self.features_IP[is_taken_I].mean(dim=0) @ weight_P
 
-    def fit(self, similarity_BC: Tensor, candidate_C: Tensor, target_position_B: Tensor, histories: Histories) -> None:
+    def fit(
+        self,
+        similarity_BC: Tensor,
+        candidate_C: Tensor,
+        target_position_B: Tensor,
+        histories: Histories,
+        num_new: int,
+    ) -> None:
         """Choose the weights under which the targets come first, the queries and items being as they are.
 
         Args:
@@ -95,6 +109,7 @@ class PopularityPrior(nn.Module):
             candidate_C: Which items.
             target_position_B: Which of the candidates was taken.
             histories: What it was asked for, and when.
+            num_new: Items nobody had taken before that were there to choose from, candidates or not.
         """
         self.longest_wait = torch.tensor(torch.inf)
         self.longest_wait = self._what_is_known(histories)[:, 2].max()
@@ -125,11 +140,26 @@ class PopularityPrior(nn.Module):
             return total
 
         optimizer.step(loss_and_gradient)  # type: ignore[no-untyped-call]
-        self.weight_GP = weight_GP.detach()
+        self.weight_GP, self.num_new = weight_GP.detach(), torch.tensor(num_new)
+        self._share_among_new()
 
     def fit_like(self, other: "PopularityPrior") -> None:
         """Take over the weights that were fitted for another model of the same kind."""
         self.weight_GP, self.longest_wait = other.weight_GP.clone(), other.longest_wait.clone()
+        self.num_new = other.num_new.clone()
+        self._share_among_new()
+
+    def count_new(self, rows_N: Tensor | None = None) -> int:
+        """Return how many of some items, or of all, nobody has taken."""
+        features_NP = self.features_IP if rows_N is None else self.features_IP[rows_N]
+        return int(features_NP[:, NEW].sum())
+
+    def _share_among_new(self) -> None:
+        """Make weights that are right for `num_new` new items right for as many as there are."""
+        num_new = self.count_new()
+        if self.num_new > 0 and num_new > 0:
+            self.weight_GP[0, 1 + NEW] += torch.log(self.num_new / num_new)
+            self.num_new = torch.tensor(num_new)
 
     def _what_is_known(self, histories: Histories) -> Tensor:
         return self.what_is_known(

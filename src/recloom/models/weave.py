@@ -302,7 +302,7 @@ class Weave(TrainedModel, VectorModel):
         if not self.config.popularity:
             return
         self.eval()
-        there_N = there_I.nonzero().squeeze(1)
+        there_N = torch.unique(torch.cat([there_I.nonzero().squeeze(1), target_B]))
         shuffled = there_N[torch.randperm(len(there_N), generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES]]
         candidate_C = torch.unique(torch.cat([shuffled, target_B]))
         score_BC = self._similarity(histories, candidate_C)
@@ -321,7 +321,7 @@ class Weave(TrainedModel, VectorModel):
             asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
             if not possible_B.all():
                 score_BC = score_BC[possible_B]
-            self.prior.fit(score_BC, candidate_C, position_B[possible_B], asked)
+            self.prior.fit(score_BC, candidate_C, position_B[possible_B], asked, self.prior.count_new(there_N))
 
     @torch.no_grad()
     def _similarity(self, histories: Histories, candidate_C: Tensor) -> Tensor:
