@@ -14,7 +14,6 @@ from recloom.cli.live_store import opened_store
 from recloom.config import parse_settings
 from recloom.errors import ConfigError
 from recloom.events import Entities, Interactions, read_interactions, read_items
-from recloom.files import recover
 from recloom.lifecycle.versions import add_version, changing
 from recloom.recommender import Recommender
 
@@ -50,7 +49,6 @@ def update(
     tables = parse_settings(settings)
     if other := sorted(set(tables) - {"update"}):
         raise ConfigError(f"an update has options of [update] only, not of [{other[0]}]; fit anew to change those")
-    recover(model)
     with changing(model), TemporaryDirectory(prefix="recloom-") as folder:
         before = Recommender.load(model)
         with ShownProgress() as progress:
