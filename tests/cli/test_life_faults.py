@@ -17,7 +17,7 @@ OLD_EVENT = "u001,0007,1500000000,view,web\n"
 def life(shop, tmp_path):
     """A model to change, logs of something new and of something older than all that is known, and a new item."""
     shutil.copytree(shop / "weave", tmp_path / "weave")
-    (tmp_path / "later.csv").write_text(HEADER + "u001,0005,1900000000,view,web\nu002,0006,1900000100,view,phone\n")
+    (tmp_path / "later.csv").write_text(HEADER + "u001,0005,1750000000,view,web\nu002,0006,1750000100,view,phone\n")
     (tmp_path / "older.csv").write_text(HEADER + OLD_EVENT)
     (tmp_path / "times.csv").write_text(HEADER.replace("timestamp", "moment") + OLD_EVENT)
     (tmp_path / "words.csv").write_text(HEADER + OLD_EVENT.replace("1500000000", "once"))
@@ -43,7 +43,7 @@ def names(folder):
         (["update", "{}/weave", "{}/later.csv", "--retire"], "retiring items needs the catalogue of those that stay"),
         (["update", "{}/weave", "{}/later.csv", "--set", "model.network=gru"], "options of [update] only"),
         (["update", "{}/weave", "{}/later.csv", "--set", "update.replays=3"], "did you mean replay?"),
-        (["versions", "rollback", "{}/weave", "--to", "v0009"], "v0009"),
+        (["versions", "rollback", "{}/weave", "--to", "v0009"], "holds no versions yet"),
         (["forget", "{}/weave", "--user", "nobody"], "knows nobody called 'nobody'; nothing was removed"),
         (["disclose", "{}/weave", "--user", "nobody", "--out", "{}/held.json"], "nobody"),
         (
@@ -51,7 +51,10 @@ def names(folder):
             "did you mean int8?",
         ),
         (["compress", "{}/weave", "--out", "{}/weave", "--method", "int8"], "is the model itself, which would be lost"),
-        (["export", "{}/weave", "--format", "pmml", "--out", "{}/graph"], "unknown format 'pmml'; there are: onnx, mlflow"),
+        (
+            ["export", "{}/weave", "--format", "pmml", "--out", "{}/graph"],
+            "unknown format 'pmml'; there are: onnx, mlflow",
+        ),
         (["doctor", "{}/weave", "{}/times.csv"], "lacks the column"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
