@@ -16,7 +16,6 @@ from recloom.config import parse_settings
 from recloom.encoders.pictures import is_address
 from recloom.errors import ConfigError
 from recloom.events import IMAGE, Entities, Interactions, read_interactions, read_items
-from recloom.files import recover
 from recloom.lifecycle.versions import add_version, changing
 from recloom.recommender import Recommender
 
@@ -52,7 +51,6 @@ def update(
     tables = parse_settings(settings)
     if other := sorted(set(tables) - {"update"}):
         raise ConfigError(f"an update has options of [update] only, not of [{other[0]}]; fit anew to change those")
-    recover(model)
     with changing(model), TemporaryDirectory(prefix="recloom-") as folder:
         before = Recommender.load(model)
         with ShownProgress() as progress:

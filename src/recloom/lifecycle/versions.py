@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recloom.errors import ConfigError, UnknownIdError
+from recloom.errors import ArtifactError, ConfigError, UnknownIdError
 from recloom.files import CURRENT, current_folder, recover, replacing
 from recloom.recommender import Recommender, check_replaceable, read_record
 
@@ -72,15 +72,25 @@ def changing(folder: Path) -> Iterator[None]:
     """Keep others from changing a model's versions at the same time; a kill lets go.
 
     Raises:
+        ArtifactError: There is no folder of that name.
         ConfigError: Somebody else is at it.
     """
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    nothing = ArtifactError(f"there is no model at {folder}; make one with: recloom fit DATASET --out MODEL")
+    if not folder.parent.is_dir():
+        raise nothing
+    path = folder.with_name(f".{folder.name}.lock")
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(
                 f"{folder} is being updated by another process; wait until it has finished, or stop it"
             ) from None
+        # Not before: another process may be between two renames.
+        recover(folder)
+        if not folder.is_dir():
+            path.unlink()
+            raise nothing
         yield
 
 
