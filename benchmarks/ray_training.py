@@ -71,13 +71,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("datasets", nargs="+", help="Folders that recloom prepare wrote.")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--workers", default="1,2")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--shard-items", action="store_true")
     options = parser.parse_args()
     for folder in options.datasets:
         for seed in map(int, options.seeds.split(",")):
-            for size in (1, 2):
+            for size in map(int, options.workers.split(",")):
                 settings = {
                     "split": {"protocol": "leave-one-out"},
                     "encoder": {"name": "none"},

@@ -136,10 +136,10 @@ def _trained(work: _Work, scaling: Any, folder: Path) -> Any:
     except TrainingFailedError as error:
         causes = getattr(error, "worker_failures", {}) or {0: error}
         cause = getattr(next(iter(causes.values())), "_base_exc", error)
+        why = next(iter(str(cause).splitlines()), "")
         return RecloomError(
             f"the workers of the Ray cluster failed more than {MOST_FAILURES} times, at last with"
-            f" {type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}; the checkpoint is kept, give the same command"
-            " again"
+            f" {type(cause).__name__}: {why}; the checkpoint is kept, give the same command again"
         )
 
 
