@@ -214,12 +214,12 @@ def test_names_that_nobody_knows_are_one_sentence(monkeypatch, tmp_path):
         load_writer("gpt")
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL is not set"):
         load_writer("openai:small")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="the writer 'smollm2' needs its package"):
-        load_writer("smollm2")
     (tmp_path / "empty").mkdir()
     found = phrased(load_writer(str(tmp_path / "empty")), 60)
     assert "holds no causal language model" in found.problem
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="the writer 'smollm2' needs its package"):
+        load_writer("smollm2")
 
 
 # Order by prompt
