@@ -3,8 +3,8 @@
     python benchmarks/explanations.py MODEL --users 500 --counts 1,2,3,5,10 --gradients 50
 
 For the first recommendation to each person of the test split, the interactions of the history are put in order: by
-what the score loses when each is removed (`removal`, what recloom tells), the same among the newest 20 only, as on the
-request path (`removal 20`), by the cosine of item vectors (`like`), newest first (`newest`), and at random (the mean of
+what the score loses when each is removed (`removal`, what recloom tells), the same among the newest 10 only, as on the
+request path (`removal 10`), by the cosine of item vectors (`like`), newest first (`newest`), and at random (the mean of
 DRAWS orders). Deletion: how much lower the score is after the first k of an order are gone, all together. Insertion:
 the score when nothing but the first k is left. Intervals are bootstrap intervals over people, of the paired
 difference to random. Integrated gradients (captum) go from an event's vector to zero.
@@ -27,7 +27,7 @@ from recloom.models.circumstances import events_of
 from recloom.models.weave import Weave
 
 DRAWS = 5
-REQUEST_PATH = 20
+REQUEST_PATH = 10
 
 
 def orders_of(explainer: Explainer, history: Histories, row: int, rng: np.random.Generator) -> dict[str, list]:
@@ -42,7 +42,7 @@ def orders_of(explainer: Explainer, history: Histories, row: int, rng: np.random
     alike = (vectors[1:] @ vectors[0]).detach().numpy()
     return {
         "removal": [steps[np.argsort(-lost, kind="stable")]],
-        "removal 20": [steps[:REQUEST_PATH][np.argsort(-lost[:REQUEST_PATH], kind="stable")]],
+        "removal 10": [steps[:REQUEST_PATH][np.argsort(-lost[:REQUEST_PATH], kind="stable")]],
         "like": [steps[np.argsort(-alike, kind="stable")]],
         "newest": [steps],
         "random": [rng.permutation(steps) for _ in range(DRAWS)],
@@ -152,7 +152,7 @@ def main() -> None:
     for kind, name in enumerate(("deletion", "insertion")):
         random = np.stack([one["random"][kind] for one in found])
         print(json.dumps({"curve": name, "order": "random", "mean": random.mean(axis=0).round(4).tolist()}))
-        for order in ("removal", "removal 20", "like", "newest"):
+        for order in ("removal", "removal 10", "like", "newest"):
             values = np.stack([one[order][kind] for one in found])
             low, high = bootstrap_intervals(values - random)
             print(json.dumps({
