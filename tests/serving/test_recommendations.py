@@ -169,6 +169,16 @@ def test_an_explanation_says_what_the_library_says_or_that_it_is_popular(shared,
     problem(shared.post("/v1/recommendations", json={"user_id": "a", "language": "fr"}), 422, "language: ")
 
 
+def test_the_page_draws_the_reasons(shared):
+    page = shared.get("/", params={"h": ["i01", "i02"], "k": 2, "language": "zh"}).text
+    assert "因为你看过《film number" in page
+    for kind in ("history", "id", "text"):
+        assert f'class="bar {kind}' in page
+    assert 'name="language" value="zh"' in page  # which the other forms keep
+    refused = shared.get("/", params={"h": ["i01"], "language": "fr"})
+    assert refused.status_code == 422
+
+
 def test_rules_are_among_the_reasons(shared):
     boosts = [{"items": ["i09"], "weight": 1e12}]
     answer = ask(shared, user_id="u20", k=2, explain=True, filters={"boosts": boosts, "pinned": ["i08"]})
