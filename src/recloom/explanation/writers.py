@@ -99,7 +99,7 @@ def smollm2_folder() -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name)
-    model = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype="float32")
     # transformers does not save a model that it believes to be quantised still.
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
     if hasattr(model.config, "quantization_config"):
@@ -150,7 +150,7 @@ class LocalWriter:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(self._folder, local_files_only=True, dtype="float32")
+            model: Any = AutoModelForCausalLM.from_pretrained(self._folder, local_files_only=True, dtype="float32")
         except Exception as error:  # transformers raises whatever a damaged file leads to
             raise ArtifactError(
                 f"the folder {self._folder} holds no causal language model that can be read ({error}); name another"
