@@ -70,12 +70,12 @@ def test_what_is_known_of_a_picture_stays_when_the_title_changes(coloured, mean_
     row = live.catalogue.row_of("new-red")
     before, asked = live.text.others[0].vectors_IE[row].copy(), mean_colour.asked
     columns = live.catalogue.values_of(row)
-    said = live.read([ItemChange("new-red", {**columns, "title": "another"})])
+    said = live.read([ItemChange("new-red", {**columns, "title": "another"}, False, 1)])
     assert said == {row: ("another", None)}
     live.place(live.encode(said))
     assert np.array_equal(live.text.others[0].vectors_IE[row], before)
     assert mean_colour.asked == asked
-    live.place(live.encode(live.read([ItemChange("new-red", {"title": "another"})])))
+    live.place(live.encode(live.read([ItemChange("new-red", {"title": "another"}, False, 2)])))
     assert not live.text.others[0].vectors_IE[row].any()
 
 
@@ -88,7 +88,7 @@ def test_a_broken_image_encoder_costs_the_picture_and_not_the_item(coloured, mon
     model, shop = coloured
     monkeypatch.setattr("recloom.fitting.load_image_encoder", missing)
     live = LiveModel("default", model, Settings(ServiceConfig(pictures=str(shop))), [])
-    change = ItemChange("later", {"title": "thing", "image": "new-red.png"})
+    change = ItemChange("later", {"title": "thing", "image": "new-red.png"}, False, 1)
     live.place(live.encode(live.read([change])))
     row = live.catalogue.row_of("later")
     assert live.catalogue.placed_mask[row]
