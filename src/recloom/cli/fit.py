@@ -92,7 +92,7 @@ def show_fit(recommender: Recommender) -> None:
     """Print how training went."""
     run, config = recommender.run, recommender.config
     for warning in run.warnings:
-        messages.print(f"warning: {warning}", soft_wrap=True)
+        messages.print(f"warning: {warning}", soft_wrap=True, markup=False)
     parts = [f"{config.model_name} fitted in {sum(run.seconds.values()):.0f} s"]
     if run.seconds["encode"] >= 1:
         looking = " and looking at pictures" if recommender.text and recommender.text.others else ""
