@@ -156,7 +156,8 @@ def patiently(start: Callable[[], Started]) -> Started:
             if "timed out" not in str(error) or attempt + 1 == ATTEMPTS_TO_START:
                 break
     raise RecloomError(
-        f"a Ray cluster could not be started on this machine ({_first_line(failed)}); look into /tmp/ray/session_latest/logs"
+        f"a Ray cluster could not be started on this machine ({_first_line(failed)}); look into"
+        " /tmp/ray/session_latest/logs"
     )
 
 

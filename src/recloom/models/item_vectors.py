@@ -155,7 +155,7 @@ class ItemVectors(nn.Module):
             self.ids.weight.copy_(vectors_ID)
         elif self.fusion == "sum":
             is_known_I1 = vectors_ID.abs().amax(dim=1, keepdim=True) > 0
-            said_ID = self._said(torch.arange(len(vectors_ID)), dropout=0.0)
+            said_ID = self._said(torch.arange(len(vectors_ID)), None, dropout=0.0)
             self.ids.weight.copy_((vectors_ID - said_ID) * is_known_I1)
 
     @torch.no_grad()
