@@ -1,8 +1,8 @@
 """The whole flow on a Ray cluster of two nodes on this machine."""
 
 import json
-import time
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
