@@ -165,10 +165,8 @@ class Int8Items(nn.Module):
         """Return the vectors of some items, those of all towers side by side."""
         # Not an embedding, which wants a matrix: the exporter would store the table once more in that shape.
         steps = self.steps_INW.index_select(0, index.flatten()).flatten(1).float() - 128
-        scaled = (
-            steps.reshape(-1, self.num_towers, steps.shape[1] // self.num_towers)
-            * self.scale_IT.index_select(0, index.flatten())[:, :, None]
-        )
+        steps = steps.view(-1, self.num_towers, steps.shape[1] // self.num_towers)
+        scaled = steps * self.scale_IT.index_select(0, index.flatten())[:, :, None]
         return scaled[:, :, : self.width].reshape(*index.shape, self.num_towers * self.width)
 
     def best(self, query_BD: Tensor, weight_BP: Tensor, excluded_BS: Tensor, count: int) -> tuple[Tensor, Tensor]:
