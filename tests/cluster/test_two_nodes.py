@@ -2,7 +2,6 @@
 
 import json
 import time
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,13 @@ ML_1M = Path(__file__).parents[3] / "shared" / "data" / "ml-1m"
 
 
 class SlowClock:
-    """A clock by which the half minute that Ray gives a node to start is five: tests may run on a busy machine."""
+    """A clock by which the half minute that Ray gives a node to start is one: tests may run on a busy machine."""
 
     def __getattr__(self, name):
         return getattr(time, name)
 
     def monotonic(self):
-        return time.monotonic() / 10
+        return time.monotonic() / 2
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +114,7 @@ def test_a_made_up_log_goes_all_the_way_and_a_worker_is_killed(two_nodes, synthe
 
     def answer_or_die(part, recommender, asked, out):
         import os
+        import signal
 
         from recloom.bulk import answer_part
 
