@@ -30,13 +30,13 @@ ML_1M = Path(__file__).parents[3] / "shared" / "data" / "ml-1m"
 
 
 class SlowClock:
-    """A clock by which the half minute that Ray gives a node to start is five: tests may run on a busy machine."""
+    """A clock by which the half minute that Ray gives a node to start is one: tests may run on a busy machine."""
 
     def __getattr__(self, name):
         return getattr(time, name)
 
     def monotonic(self):
-        return time.monotonic() / 10
+        return time.monotonic() / 2
 
 
 @pytest.fixture(scope="module")

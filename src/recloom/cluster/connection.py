@@ -26,7 +26,7 @@ SECONDS_TO_LOOK = 60.0
 """How long a node may take to say which recloom it has: it starts a process and imports everything."""
 SECONDS_BETWEEN_LOOKS = 5.0
 MISSED_LOOKS = 3
-ATTEMPTS_TO_START = 4
+ATTEMPTS_TO_START = 6
 SPARE_CPUS = 2
 """A new cluster says it has so many CPUs more than there are: those who only wait for others take one too."""
 STORE_BYTES = 2**30
@@ -73,7 +73,7 @@ def connected(address: str) -> Iterator[Joined]:
         joined = _look(ray, is_new)
         threading.Thread(target=watch, args=(joined.address, stop), daemon=True).start()
         yield joined
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:
         raise explained(error) from None
     finally:
         stop.set()
@@ -92,7 +92,7 @@ def import_ray() -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what will change
     try:
         import ray
-        import ray.data
+        import ray.data.exceptions
     except ImportError:
         raise MissingExtraError("ray", "--ray") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
