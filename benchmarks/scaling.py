@@ -6,7 +6,7 @@
 
 Each stage runs in a process of its own, with one thread. Processor time is what counts, as others use the machine;
 preparation is that of a cluster (`prepare_on_cluster`) with its jobs done here one after the other, so that all of its
-work is seen and none of Ray's. Figures are added to `benchmarks/scaling.json`.
+work is seen and none of Ray's. Figures are added to `benchmarks/scaling.jsonl`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FIGURES = HERE / "scaling.json"
+FIGURES = HERE / "scaling.jsonl"
 INTERACTIONS_A_USER = 25
 ITEMS_A_MILLION = 10_000
 MOST_ITEMS = 1_000_000
@@ -76,8 +76,8 @@ def run_stage(name: str, millions: float, folder: Path) -> None:
 
 
 def note(figures: dict[str, object]) -> None:
-    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else []
-    FIGURES.write_text(json.dumps([*known, figures], indent=1) + "\n")
+    with FIGURES.open("a") as file:
+        file.write(json.dumps(figures) + "\n")
     print(figures, flush=True)
 
 
@@ -180,7 +180,7 @@ def plot() -> None:
     """Draw processor time and bytes a million interactions."""
     import altair as alt
 
-    rows = [row for row in json.loads(FIGURES.read_text()) if row["stage"] in STAGES]
+    rows = [row for row in map(json.loads, FIGURES.read_text().splitlines()) if row["stage"] in STAGES]
     values = [
         {
             "stage": row["stage"],

@@ -1,5 +1,6 @@
 """`recloom encode`: the words of a catalogue to vectors, kept for every fit that follows."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,9 +9,10 @@ import typer
 from recloom.cli.console import ShownProgress, console, messages
 from recloom.cli.ray_option import RayAddress, on_ray
 from recloom.dataset import Dataset
+from recloom.encoders import Blocks
 from recloom.errors import ConfigError
 from recloom.fitting import CACHE_NAME, read_catalogue
-from recloom.run_config import RunConfig
+from recloom.run_config import EncoderConfig, RunConfig
 
 
 def encode(
@@ -26,9 +28,11 @@ def encode(
     settings: dict[str, dict[str, Any]] = {"encoder": {"name": encoder}} if encoder else {}
     config = RunConfig.resolve(model, data, settings)
     with on_ray(ray) as is_spread, ShownProgress() as progress:
-        elsewhere = None
+        elsewhere: Callable[[EncoderConfig], Blocks] | None = None
         if is_spread:
-            from recloom.cluster.encoding import encode_on_cluster as elsewhere
+            from recloom.cluster.encoding import encode_on_cluster
+
+            elsewhere = encode_on_cluster
         text, loaded, chosen, warnings = read_catalogue(data, config, progress, elsewhere)
     for warning in warnings:
         messages.print(f"warning: {warning}", soft_wrap=True)

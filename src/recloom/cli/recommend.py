@@ -8,7 +8,7 @@ import polars as pl
 import typer
 from rich.table import Table
 
-from recloom.bulk import Asked, Written, answer_lines, as_table, count, write_lists
+from recloom.bulk import Answers, Asked, Written, answer_lines, as_table, count, write_lists
 from recloom.cli.console import PseudonymKey, console, messages, parse_pairs, read_pseudonyms
 from recloom.cli.ray_option import RayAddress, on_ray
 from recloom.errors import ConfigError, DataError
@@ -90,9 +90,11 @@ def recommend(
 
 def _write_folder(asked: Asked, out: Path, ray: str | None) -> None:
     with on_ray(ray) as is_spread:
-        answers = None
+        answers: Answers | None = None
         if is_spread:
-            from recloom.cluster.answering import answer_on_cluster as answers
+            from recloom.cluster.answering import answer_on_cluster
+
+            answers = answer_on_cluster
         written = write_lists(asked, out, answers)
     _report_unusual(written)
     console.print(

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from recloom.bulk import Asked, Part, Written, answer_part
 from recloom.cluster.tasks import Progress, spread
 from recloom.dataset import Cases
@@ -42,7 +44,10 @@ def rank_on_cluster(model: Path) -> Callable[[Cases, int, bool | None], Rankings
     folder = str(model.absolute())
 
     def rank(cases: Cases, k: int, include_seen: bool | None) -> Rankings:
-        jobs = [cases.rows(slice(at, at + USERS_AT_ONCE)) for at in range(0, len(cases), USERS_AT_ONCE)]
+        jobs = [
+            cases.rows(rows)
+            for rows in np.split(np.arange(len(cases)), range(USERS_AT_ONCE, len(cases), USERS_AT_ONCE))
+        ]
         parts = dict(spread(jobs, _rank, (folder, k, include_seen), loaded=_load_folder))
         return Rankings.concatenate([parts[place] for place in range(len(jobs))])
 

@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import recloom
 from recloom.errors import ConfigError, MissingExtraError, RecloomError
@@ -26,11 +26,13 @@ SECONDS_TO_LOOK = 60.0
 """How long a node may take to say which recloom it has: it starts a process and imports everything."""
 SECONDS_BETWEEN_LOOKS = 5.0
 MISSED_LOOKS = 3
+ATTEMPTS_TO_START = 6
 SPARE_CPUS = 2
 """A new cluster says it has so many CPUs more than there are: those who only wait for others take one too."""
 STORE_BYTES = 2**30
 """Object store of a new cluster. What goes through it are descriptions of work and blocks of vectors, not the log."""
 
+Started = TypeVar("Started")
 _HOST_AND_PORT = re.compile(r"(\[[\da-fA-F:]+\]|[\w.-]+):(\d{1,5})")
 
 
@@ -71,7 +73,7 @@ def connected(address: str) -> Iterator[Joined]:
         joined = _look(ray, is_new)
         threading.Thread(target=watch, args=(joined.address, stop), daemon=True).start()
         yield joined
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:
         raise explained(error) from None
     finally:
         stop.set()
@@ -86,11 +88,11 @@ def import_ray() -> Any:
         MissingExtraError: It is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # has to be said before Ray is imported
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # half a minute is too little on a busy machine
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # half a minute is too little on a busy machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what will change
     try:
         import ray
-        import ray.data
+        import ray.data.exceptions
     except ImportError:
         raise MissingExtraError("ray", "--ray") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -125,19 +127,38 @@ def _join(ray: Any, address: str) -> bool:
     before = dict(os.environ)
     # Processes that are started inherit them, which is quicker than to prepare an environment for each.
     os.environ.update(worker_variables())
+    options = {
+        "num_cpus": (os.cpu_count() or 1) + SPARE_CPUS,
+        "object_store_memory": STORE_BYTES,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
     try:
-        ray.init(
-            address=LOCAL,
-            num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
-            object_store_memory=STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        patiently(lambda: ray.init(address=LOCAL, **options))
     finally:
         os.environ.clear()
         os.environ.update(before)
     return True
+
+
+def patiently(start: Callable[[], Started]) -> Started:
+    """Start a node, again where it is slow: Ray gives up after half a minute, and a busy machine may need more.
+
+    Raises:
+        RecloomError: It did not start.
+    """
+    for attempt in range(ATTEMPTS_TO_START):
+        try:
+            return start()
+        except Exception as error:  # Ray raises what its parts raise, of many families
+            failed = error
+            if "timed out" not in str(error) or attempt + 1 == ATTEMPTS_TO_START:
+                break
+    raise RecloomError(
+        f"a Ray cluster could not be started on this machine ({_first_line(failed)}); look into"
+        " /tmp/ray/session_latest/logs"
+    )
 
 
 def worker_variables() -> dict[str, str]:

@@ -103,7 +103,8 @@ def prepare_on_cluster(
     parts = _cleaned(done, len(plan.bounds) + 1, cleaning, work, progress)
     paths = [file.name for file in files]
     counts = sum((one.counts for one in done), RowCounts())
-    dropped = _summed([one.dropped for one in (*done, *(part for round_ in parts for part in round_))])
+    steps: list[Sorted | Cleaned] = [*done, *(part for round_ in parts for part in round_)]
+    dropped = _summed([one.dropped for one in steps])
     rows = sum(part.rows for part in parts[-1])
     if rows == 0:
         shown = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
@@ -119,7 +120,7 @@ def prepare_on_cluster(
     )
     taken_for = {theirs: ours for file in good for theirs, ours in surveys[file.name].names.items()}
     report = ReadReport(paths, counts.rows, rows, dropped, taken_for, notes_of(counts))
-    _write_rejects([*done, *(part for round_ in parts for part in round_)], out)
+    _write_rejects(steps, out)
     entities = {"items": catalogue.report if catalogue else None, "users": people.report if people else None}
     write_report(out, {"interactions": report} | {name: one for name, one in entities.items() if one})
     shutil.rmtree(work)

@@ -88,7 +88,16 @@ class _Loaded:
 
     def __init__(self, function: Callable[..., Any], loaded: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._function, self._arguments = function, arguments
-        self._held = loaded(*arguments)
+        self._error: RecloomError | None = None
+        try:
+            self._held = loaded(*arguments)
+        except RecloomError as error:  # Ray would start the worker again and again
+            self._error = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return _answered(row, lambda job: self._function(job, self._held, *self._arguments))
+        return _answered(row, self._call)
+
+    def _call(self, job: Any) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._function(job, self._held, *self._arguments)
