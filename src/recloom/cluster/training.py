@@ -6,7 +6,6 @@ Shapes: I catalogue (with the padding row), E width of text embeddings.
 import os
 import shutil
 import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recloom.cluster.board import Board, Teller
 from recloom.dataset import Dataset, Split, split_dataset
 from recloom.errors import ArtifactError, ConfigError, RecloomError
 from recloom.fitting import blank_model, fit_model, text_reader
@@ -27,7 +27,7 @@ from recloom.workers import Group
 
 MOST_FAILURES = 10
 """Losses of workers after which a run is given up; each costs one epoch at most."""
-SECONDS_BETWEEN_REPORTS = 1.0
+SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_START = 300
 """How long Ray waits for workers that import torch on a busy node, before it tries again."""
 
@@ -83,7 +83,7 @@ class RayFitter:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
         # On this node, which is there as long as anybody asks.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+        board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
         work = _Work(
             dataset.path.absolute(),
             dataset.fingerprint,
@@ -92,7 +92,7 @@ class RayFitter:
             text.titles if text else [],
             teacher,
             checkpoint.absolute() if checkpoint else None,
-            _Teller(board),
+            Teller(board),
         )
         # Elastic: those that are left go on, and others join when the cluster has room again.
         scaling = ScalingConfig(
@@ -211,31 +211,6 @@ def _text(work: _Work) -> ItemText | None:
     return ItemText(work.vectors_IE, work.titles, text_reader(work.config.encoder))
 
 
-class _Board:
-    """The last thing that a worker had to tell. An actor: it lives on the cluster."""
-
-    def __init__(self) -> None:
-        self._last: tuple[str, int, int] | None = None
-
-    def write(self, last: tuple[str, int, int]) -> None:
-        self._last = last
-
-    def read(self) -> tuple[str, int, int] | None:
-        return self._last
-
-
-class _Teller:
-    """Writes on the board now and then."""
-
-    def __init__(self, board: Any) -> None:
-        self._board, self._last = board, 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_REPORTS:
-            self._last = time.monotonic()
-            self._board.write.remote((what, done, total))
-
-
 def _in_background(run: Callable[[], Any], board: Any, progress: Progress | None) -> Any:
     """Run something for long, so that Ctrl-C is ours, and show what its workers tell meanwhile."""
     import ray
@@ -251,7 +226,7 @@ def _in_background(run: Callable[[], Any], board: Any, progress: Progress | None
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(SECONDS_BETWEEN_REPORTS)
+        thread.join(SECONDS_BETWEEN_LOOKS)
         if progress and (told := ray.get(board.read.remote())):
             progress(*told)
     if isinstance(outcome[0], BaseException) and not isinstance(outcome[0], RecloomError):
