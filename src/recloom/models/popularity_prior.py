@@ -41,6 +41,8 @@ class PopularityPrior(nn.Module):
         features_IP[1:, -1] = 1  # until they are counted, as for items that come later, there are no interactions
         self.register_buffer("features_IP", features_IP)
         self.register_buffer("weight_GP", torch.zeros(2, 1 + num_features))
+        self._usual_P: Tensor | None = None
+        self.register_load_state_dict_post_hook(_forget_usual)  # type: ignore[no-untyped-call]
 
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
@@ -48,6 +50,7 @@ class PopularityPrior(nn.Module):
         features = np.concatenate([np.log1p(counts_PI), counts_PI[-1:] == 0])
         features[:, PADDING_INDEX] = 0
         self.features_IP = torch.from_numpy(features.T.copy()).float()
+        self._usual_P = None
 
     def extend(self, query_BD: Tensor, request: Moments) -> Tensor:
         """Return queries that also weigh popularity, shape (B, D + P)."""
@@ -56,10 +59,10 @@ class PopularityPrior(nn.Module):
 
     def usual(self, weight_P: Tensor) -> Tensor:
         """Return what popularity adds to the score of the average item that somebody has taken, a single number."""
-        is_taken_I = self.features_IP[:, 0:-1].amax(dim=1) > 0
-        if not is_taken_I.any():
-            return weight_P.new_zeros(())
-        return self.features_IP[is_taken_I].mean(dim=0) @ weight_P
+        if self._usual_P is None:
+            is_taken_I = self.features_IP[:, :-1].amax(dim=1) > 0
+            self._usual_P = self.features_IP[is_taken_I].sum(dim=0) / max(1, int(is_taken_I.sum()))
+        return self._usual_P.to(weight_P) @ weight_P
 
     def fit(self, similarity_BC: Tensor, candidate_C: Tensor, target_position_B: Tensor, request: Moments) -> None:
         """Choose the weights under which the targets are most likely, the queries and items being as they are.
@@ -100,6 +103,11 @@ class PopularityPrior(nn.Module):
     def fit_like(self, other: "PopularityPrior") -> None:
         """Take over the weights that were fitted for another model of the same kind."""
         self.weight_GP = other.weight_GP.clone()
+
+
+def _forget_usual(prior: PopularityPrior, _: object = None) -> None:
+    """Have the average item worked out again, when it is asked for, after other features were loaded."""
+    prior._usual_P = None
 
 
 def _what_is_known(request: Moments) -> Tensor:
