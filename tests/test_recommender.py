@@ -62,7 +62,7 @@ def test_a_new_item_is_known_after_with_items_and_survives_saving(fitted, tmp_pa
     assert "i3" in [item.item_id for item in more.similar_items("new", k=3)]
     titles = {item.item_id: item.title for item in more.recommend("u03", k=20).items}
     assert titles["new"] == "film number3 kind1"
-    assert more.model.prior.features_IP[-1].tolist() == [0, 0, 0, 0, 0, 1]  # it counts as never taken
+    assert more.model.prior.features_IP[-1].tolist() == [0, 0, 0, 0, 0, 0, 1]  # it counts as never taken
     more.save(tmp_path / "model")
     assert Recommender.load(tmp_path / "model").similar_items("new", k=3) == more.similar_items("new", k=3)
     assert "new" not in fitted.dataset.items

@@ -18,6 +18,7 @@ from recloom.fitting import fit_model
 from recloom.lifecycle.forgetting import Receipt, forget, read_key
 from recloom.lifecycle.versions import add_version, changing
 from recloom.models import Sharded
+from recloom.models.popularity_prior import AGE
 from recloom.retrieval.search import Search
 from tests.test_forgetting import SOMEBODY, traces
 from tests.test_updating import HEADER, LATER, OLD, OLD_ITEMS, SETTINGS
@@ -167,7 +168,7 @@ def test_weights_may_follow_later_for_their_shard_alone(model, prepared):
     learned = "towers.0.to_query.weight"
     assert torch.equal(members(carried)[THEIR_SHARD][learned], members(before)[THEIR_SHARD][learned])
     # What is counted is counted without them at once.
-    counts = np.expm1(members(carried)[THEIR_SHARD]["prior.features_IP"][:, -2].numpy())
+    counts = np.expm1(members(carried)[THEIR_SHARD]["prior.features_IP"][:, AGE - 1].numpy())
     of_shard = [line for line in OLD if shard_of(line.split(",")[0], SHARDS) == THEIR_SHARD]
     assert round(counts[carried.dataset.items.index_of("i5")]) == sum(",i5," in line for line in of_shard)
     forget(model, [OF_ANOTHER], retrain=False)

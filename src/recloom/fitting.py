@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from recloom.config import to_table
-from recloom.dataset import Dataset, Growth, Split, Vocabulary, gather
+from recloom.dataset import PADDING_INDEX, Dataset, Growth, Split, Vocabulary, gather
 from recloom.encoders import (
     Encoder,
     encode_texts,
@@ -188,13 +188,8 @@ def fit_model(
         progress=progress,
         after_epoch=after_epoch,
     )
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen)
-    tuned = validate()
-    if result.best_validation is not None and tuned < result.best_validation:
-        model.load_state_dict(before)
-    else:
-        result = replace(result, best_validation=tuned)
+    model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, _was_there(full, config))
+    result = replace(result, best_validation=validate())
     if not refit or result.stopped == "interrupted":
         return result, model, False
     final = new_model(dataset, config, text)
@@ -206,6 +201,19 @@ def fit_model(
     rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
     again = train(final, full, rest, validate=None, progress=progress)
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def _was_there(full: TrainingData, config: RunConfig) -> torch.Tensor:
+    """Return which items were there to choose from when validation asked, as far as can be told; shape (I,).
+
+    A catalogue that is as old as the log was there. Where the end of the log is held out the catalogue is younger: what
+    nobody had taken when validation ended may have come later, and would look like something new that nobody wants.
+    """
+    if config.split.everything:
+        is_there_I = torch.ones(len(full.dataset.items) + 1, dtype=torch.bool)
+        is_there_I[PADDING_INDEX] = False
+        return is_there_I
+    return torch.from_numpy(full.item_counts() > 0)
 
 
 def fit_privately(

@@ -96,7 +96,7 @@ from recloom.training import (
 )
 from recloom.version import __version__
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 USERS_AT_ONCE = 4_096
 NEWEST_TOLD = 10
 REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")

@@ -53,15 +53,14 @@ def test_a_profile_leaves_out_what_a_model_does_not_have():
 def test_weighing_popularity_takes_little_memory_beside_the_scores():
     program = """
         import json, resource, torch
-        import numpy as np
-        from recloom.models.circumstances import Moments
-        from recloom.models.popularity_prior import PopularityPrior
+        from recloom.models.popularity_prior import REQUEST_FEATURES, PopularityPrior
 
         score_BC = torch.rand(1_000, 20_000)
-        prior, target_B, gap = PopularityPrior(20_000), torch.arange(1_000) + 1, np.zeros(1_000, dtype=np.int64)
-        prior.fit(score_BC[:2], torch.arange(20_000), target_B[:2], Moments(gap[:2], gap[:2], {}, gap[:2]))
+        prior, target_B = PopularityPrior(20_000), torch.arange(1_000) + 1
+        prior._what_is_known = lambda asked: torch.ones(len(asked), REQUEST_FEATURES)
+        prior.fit(score_BC[:2], torch.arange(20_000), target_B[:2], range(2), 1)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        prior.fit(score_BC, torch.arange(20_000), target_B, Moments(gap, gap, {}, gap))
+        prior.fit(score_BC, torch.arange(20_000), target_B, range(1_000), 1)
         print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / score_BC.nbytes))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)

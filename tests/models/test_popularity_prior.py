@@ -2,60 +2,127 @@ import numpy as np
 import pytest
 import torch
 
-from recloom.dataset import Segments
+from recloom.dataset import Histories, Interaction, Requests, Segments, histories_from_interactions
 from recloom.models import TrainingData
-from recloom.models.circumstances import Moments
-from recloom.models.popularity_prior import PopularityPrior
+from recloom.models.popularity_prior import AGE, DAYS, NEW, PopularityPrior
 
 DAY = 86_400
-LOG = [*(f"u{u},hit,{40 * DAY + u}" for u in range(9)), *(f"u{u},old,{DAY + u}" for u in range(3))]
-
-
-def asked_after(days):
-    gap = (np.array(days) * DAY).astype(np.int64)
-    return Moments(np.ones(len(days), dtype=np.int64), gap, {}, np.zeros(len(days), dtype=np.int64))
+END = 40 * DAY
+LOG = [*(f"u{u},hit,{END - u}" for u in range(9)), *(f"u{u},old,{DAY + u}" for u in range(3))]
+ITEMS = ["hit", "old", "never"]
 
 
 @pytest.fixture
-def prior(dataset_of):
-    dataset = dataset_of(LOG, ["hit,h", "old,o", "never,n"])
+def dataset(dataset_of):
+    return dataset_of(LOG, [f"{item},{item}" for item in ITEMS])
+
+
+@pytest.fixture
+def prior(dataset):
     made = PopularityPrior(len(dataset.items))
     made.prepare(TrainingData(dataset, Segments(dataset.user_offsets[:-1], dataset.user_offsets[1:])))
     return made
 
 
-def test_popularity_is_counted_in_windows_before_the_end_of_training(prior):
-    day, week, month, quarter, ever, never = range(6)
-    hit, old, cold = prior.features_IP[1:].tolist()
-    assert hit[week] == pytest.approx(np.log(10))
+@pytest.fixture
+def ask(dataset):
+    """Make histories of (item, time) pairs, each with the time at which the next item is asked for."""
+
+    def make(*asked: tuple[list[tuple[str, int]], int]) -> Histories:
+        made, _ = histories_from_interactions(dataset, [[Interaction(*event) for event in h] for h, _ in asked], 50)
+        times = np.array([time for _, time in asked])
+        return Histories(**{**made.__dict__, "request": Requests(times, {})})
+
+    return make
+
+
+def asked_after(ask, days):
+    return ask(*(([("old", END)], END + round(wait * DAY)) for wait in days))
+
+
+def test_popularity_is_counted_in_windows_before_the_end_of_training(dataset, prior):
+    hit, old, cold = (prior.features_IP[dataset.items.index_of(item)].tolist() for item in ITEMS)
+    day, week, month, quarter, ever = range(len(DAYS))
+    assert hit[day] == hit[week] == pytest.approx(np.log(10))
     assert old[month] == 0
     assert old[quarter] == old[ever] == pytest.approx(np.log(4))
-    assert (hit[never], old[never], cold[never]) == (0, 0, 1)
-    assert hit[day] == pytest.approx(np.log(10))
+    assert (hit[NEW], old[NEW], cold[NEW]) == (0, 0, 1)
+    assert old[AGE] == pytest.approx(np.log(1 + 39))
+    assert cold[AGE] == 0
 
 
-def test_without_fitting_it_changes_nothing(prior):
+def test_without_fitting_it_changes_nothing(prior, ask):
     query = torch.randn(2, 5)
-    extended = prior.extend(query, asked_after([1, 2]))
+    extended = prior.extend(query, asked_after(ask, [1, 2]))
     assert torch.equal(extended[:, :5], query)
     assert extended[:, 5:].abs().sum() == 0
 
 
-def test_it_learns_to_trust_popularity_after_a_long_gap_and_the_history_after_a_short_one(prior):
+def test_a_request_tells_silence_wait_and_how_soon_the_person_takes_what_is_new(prior, ask):
+    # "old" was first taken on day 1 and training ended on day 40.
+    prior.longest_wait = torch.tensor(np.log(1 + 30)).float()
+    known = prior._what_is_known(
+        ask(
+            ([("old", 5 * DAY)], 44 * DAY),
+            ([("old", 5 * DAY), ("never", 45 * DAY)], 45 * DAY),
+            ([("old", 0)], 0),
+            ([("old", 5 * DAY)], END + 300 * DAY),
+        )
+    )
+    silence, wait, lateness = known[:, 1:].exp().sub(1).T
+    assert silence.tolist() == pytest.approx([39, 0, 0, 335], abs=0.01)
+    assert wait.tolist() == pytest.approx([4, 5, 0, 30], abs=0.01)  # not longer than when the weights were fitted
+    assert lateness[0] == pytest.approx(4, abs=0.01)
+    assert known[1, 3] == pytest.approx(np.log(1 + 4) / 2, abs=0.01)  # what nobody had taken is taken at once
+    assert known[2, 3] == prior.usual_lateness
+
+
+def test_it_learns_to_trust_popularity_after_a_long_gap_and_the_history_after_a_short_one(prior, ask):
     # After a minute the item most like the history is taken, after a hundred days the hit.
     cases = 200
     days = [0.001] * cases + [100] * cases
     similarity = torch.randn(2 * cases, 3, generator=torch.Generator().manual_seed(0)) * 3
     target = torch.cat([similarity[:cases].argmax(dim=1), torch.zeros(cases, dtype=torch.long)])
-    prior.fit(similarity, torch.tensor([1, 2, 3]), target, asked_after(days))
-    query = torch.ones(2, 1)
-    soon, late = prior.extend(query, asked_after([0.001, 100]))
+    prior.fit(similarity, torch.tensor([1, 2, 3]), target, asked_after(ask, days), 1)
+    soon, late = prior.extend(torch.ones(2, 1), asked_after(ask, [0.001, 100]))
     lead = prior.features_IP[1] - prior.features_IP[2]  # by how much the hit is more popular than the old one
     assert soon[0] > 2 * late[0]
     assert float(late[1:] @ lead) > float(soon[1:] @ lead) + 1
 
 
-def test_items_that_may_not_be_recommended_leave_the_weights_finite(prior):
+def test_it_learns_that_new_items_are_for_those_who_take_them_early(dataset, prior, ask):
+    cases = 200
+    early = ([("old", DAY)], 41 * DAY)
+    late = ([("old", 39 * DAY)], 41 * DAY)
+    candidate = torch.tensor([dataset.items.index_of(item) for item in ITEMS])
+    target = torch.tensor([2] * cases + [0] * cases)
+    prior.fit(torch.zeros(2 * cases, 3), candidate, target, ask(*[early] * cases, *[late] * cases), 1)
+    score = prior.extend(torch.zeros(2, 1), ask(early, late))[:, 1:] @ prior.features_IP[candidate].T
+    assert score.argmax(dim=1).tolist() == [2, 0]
+
+
+def test_items_that_may_not_be_recommended_leave_the_weights_finite(prior, ask):
     similarity = torch.tensor([[1.0, -torch.inf, 0.0], [-torch.inf, 1.0, 0.0]])
-    prior.fit(similarity, torch.tensor([1, 2, 3]), torch.tensor([0, 1]), asked_after([1, 1]))
+    prior.fit(similarity, torch.tensor([1, 2, 3]), torch.tensor([0, 1]), asked_after(ask, [1, 1]), 1)
     assert torch.isfinite(prior.weight_GP).all()
+
+
+def test_what_is_wanted_of_new_items_is_shared_among_as_many_as_there_are(dataset_of):
+    def prepared(prior, items):
+        dataset = dataset_of(LOG, [f"{item},{item}" for item in items])
+        prior = prior or PopularityPrior(len(dataset.items))
+        prior.prepare(TrainingData(dataset, Segments(dataset.user_offsets[:-1], dataset.user_offsets[1:])))
+        return prior
+
+    fitted = prepared(None, ITEMS)  # one new item
+    fitted.weight_GP = torch.ones_like(fitted.weight_GP)
+    fitted.num_new = torch.tensor(1)
+    same, more = prepared(None, ITEMS), prepared(None, [*ITEMS, "nor this", "nor that", "never too"])
+    for other in (same, more):
+        other.fit_like(fitted)
+    assert torch.equal(same.weight_GP, fitted.weight_GP)
+    change = more.weight_GP - fitted.weight_GP
+    assert change[0, 1 + NEW] == pytest.approx(np.log(1 / 4))
+    assert change.abs().sum() == change[0, 1 + NEW].abs()
+    # And back, when it is counted anew.
+    torch.testing.assert_close(prepared(more, ITEMS).weight_GP, fitted.weight_GP)

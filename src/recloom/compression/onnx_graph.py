@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recloom.dataset import PADDING_INDEX, SECONDS_PER_DAY
+from recloom.dataset import PADDING_INDEX
 from recloom.models.circumstances import SESSION_GAP_SECONDS, SESSION_STEPS, Circumstances
 from recloom.models.networks import Recurrent, SequenceNetwork
 from recloom.models.ranking import fixed_copy
@@ -32,7 +32,6 @@ class WeaveGraph(nn.Module):
     """A fitted `weave`, from indices to ranked lists."""
 
     length_IT: Tensor
-    popularity_GP: Tensor
 
     def __init__(self, model: Weave, list_length: int) -> None:
         """Fix a model's weights.
@@ -57,7 +56,7 @@ class WeaveGraph(nn.Module):
         table = Int8Items if len(scaled) == 1 and is_on_grid(vectors_ID) else FloatItems
         self.items = table(vectors_ID, fixed.prior.features_IP.float())
         self.register_buffer("length_IT", torch.stack(lengths, dim=1))
-        self.register_buffer("popularity_GP", fixed.prior.weight_GP)
+        self.prior = fixed.prior
         self.float().eval()
 
     def forward(
@@ -98,9 +97,8 @@ class WeaveGraph(nn.Module):
             begin = number * self.width
             item_BLD = rows_BLD[:, :, begin : begin + self.width] * length_BLT[:, :, number : number + 1]
             parts.append(tower(item_BLD, is_event_BL, timestamp_BL, codes, user_index_BL, requests, user_index_B))
-        # What popularity adds, as `PopularityPrior.extend`.
-        log_days_B = torch.log1p(gap_B.clamp_min(0).float() / SECONDS_PER_DAY)
-        weight_BP = torch.stack([torch.ones_like(log_days_B), log_days_B], dim=1) @ self.popularity_GP
+        known_BG = self.prior.what_is_known(item_index_BL, timestamp_BL, request_timestamp_B)
+        weight_BP = known_BG @ self.prior.weight_GP
         query_BD = torch.cat(parts, dim=1) * weight_BP[:, :1].exp()
         return self.items.best(query_BD, weight_BP[:, 1:], excluded_BS, self.list_length)
 

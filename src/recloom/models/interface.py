@@ -216,13 +216,14 @@ class TrainedModel(Model):
     def prepare(self, data: TrainingData) -> None:
         """Take from the data what training needs beforehand, for instance how often each item occurs."""
 
-    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, there_I: Tensor) -> None:
         """Choose what gradient steps do not learn, by what validation asked and what the answers were.
 
         Args:
             histories: Validation histories, none of them empty.
             target_B: The item that followed each.
             include_seen: Whether items of a history may be recommended again.
+            there_I: Whether an item can be taken to have been there to choose from, shape (I,).
         """
 
     def resume(self, data: TrainingData) -> None:

@@ -1,90 +1,135 @@
 """How much recent popularity adds to a score: read off validation, in a few weights.
 
-Shapes: B histories, I catalogue (with the padding row), C candidates, D width of queries, P features of an item,
-G features of a request.
+Shapes: B histories, L steps, I catalogue (with the padding row), C candidates, D width of queries, P features of an
+item, G features of a request.
 """
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from recloom.dataset import PADDING_INDEX, SECONDS_PER_DAY
-from recloom.models.circumstances import Moments
+from recloom.dataset import PADDING_INDEX, SECONDS_PER_DAY, Histories
 from recloom.models.interface import TrainingData
 
 DAYS = (1.0, 7.0, 30.0, 90.0, np.inf)
 """Windows before the end of training in which interactions are counted."""
+AGE, NEW = len(DAYS), len(DAYS) + 1
+"""Features of an item after the counts: the log of days since it was first taken, and whether it never was."""
+ITEM_FEATURES = len(DAYS) + 2
+REQUEST_FEATURES = 4
+LAST_EVENTS = 5
+"""Interactions that tell how soon somebody takes what is new."""
 STEPS = 40
 """Steps of the optimiser that finds the weights; it is there long before."""
 CASES_AT_ONCE = 64
 """Validation cases whose scores are weighed together, so that memory is not that of all, several times over."""
 PENALTY = 2.0
 """Ridge on the weights, in cases: with few validation cases, popularity matters little unless they agree."""
+FORGIVENESS = 0.5
+"""How little a case counts whose answer was far from the top: 0 is the likelihood, in which such cases count most,
+1 the chance of drawing the answer, in which they hardly count. Chosen on validation (benchmarks/accuracy.md)."""
 
 
 class PopularityPrior(nn.Module):
     """score = a(r) * (query . item) + b(r) . popularity(item), with a and b linear in what the request r says.
 
-    Popularity is the log of an item's interactions in several windows, and whether it has none at all. What is
-    known of a request is how long ago the history ended: after a minute the next item continues it, after a
-    year what is popular now says more. The weights maximise the likelihood of the validation targets.
+    Popularity is the log of an item's interactions in several windows, how long ago it was first taken, and whether it
+    never was. What is known of a request is how long ago the history ended (after a minute the next item continues it,
+    after a year what is popular now says more), how long ago training ended (the later, the more is new), and how soon
+    after it came the person took what they took (some like what is new).
+
+    How much is asked for that nobody had taken before is what carries over from validation, shared among however many
+    such items there are now: few new ones are each wanted more, and a catalogue full of what nobody wants does not fill
+    the lists (`_share_among_new`).
+
+    The weights minimise a loss between likelihood and the chance of a hit (`FORGIVENESS`): Zhang and Sabuncu (2018),
+    "Generalized Cross Entropy Loss", https://arxiv.org/abs/1805.07836.
     """
 
     features_IP: Tensor
     weight_GP: Tensor
+    end: Tensor
+    usual_lateness: Tensor
+    longest_wait: Tensor
+    num_new: Tensor
 
     def __init__(self, num_items: int) -> None:
         super().__init__()
-        num_features = len(DAYS) + 1
-        features_IP = torch.zeros(num_items + 1, num_features)
-        features_IP[1:, -1] = 1  # until they are counted, as for items that come later, there are no interactions
+        features_IP = torch.zeros(num_items + 1, ITEM_FEATURES)
+        features_IP[1:, NEW] = 1  # until they are counted, as for items that come later, there are no interactions
         self.register_buffer("features_IP", features_IP)
-        self.register_buffer("weight_GP", torch.zeros(2, 1 + num_features))
+        self.register_buffer("weight_GP", torch.zeros(REQUEST_FEATURES, 1 + ITEM_FEATURES))
+        self.register_buffer("end", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("usual_lateness", torch.zeros(()))
+        self.register_buffer("longest_wait", torch.zeros(()))
+        self.register_buffer("num_new", torch.zeros((), dtype=torch.int64))
         self._usual_P: Tensor | None = None
         self.register_load_state_dict_post_hook(_forget_usual)  # type: ignore[no-untyped-call]
 
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
         counts_PI = np.stack([data.item_counts(days) for days in DAYS])
-        features = np.concatenate([np.log1p(counts_PI), counts_PI[-1:] == 0])
+        positions = data.segments.positions()
+        items, times = data.dataset.item_index[positions], data.dataset.timestamp[positions]
+        end = int(times.max(initial=0))
+        first_I = np.full(counts_PI.shape[1], end)
+        np.minimum.at(first_I, items, times)
+        is_new_I = counts_PI[-1] == 0
+        age_I = (end - first_I) / SECONDS_PER_DAY
+        features = np.concatenate([np.log1p(counts_PI), np.log1p(age_I)[None], is_new_I[None]])
         features[:, PADDING_INDEX] = 0
         self.features_IP = torch.from_numpy(features.T.copy()).float()
         self._usual_P = None
+        self.end = torch.tensor(end)
+        lateness = np.log1p((times - first_I[items]) / SECONDS_PER_DAY)
+        self.usual_lateness = torch.tensor(lateness.mean() if len(lateness) else 0.0).float()
+        self._share_among_new()
 
-    def extend(self, query_BD: Tensor, request: Moments) -> Tensor:
+    def extend(self, query_BD: Tensor, histories: Histories) -> Tensor:
         """Return queries that also weigh popularity, shape (B, D + P)."""
-        weight_BP = _what_is_known(request).to(query_BD) @ self.weight_GP
+        weight_BP = self._what_is_known(histories).to(query_BD) @ self.weight_GP
         return torch.cat([query_BD * weight_BP[:, :1].exp(), weight_BP[:, 1:]], dim=1)
 
     def usual(self, weight_P: Tensor) -> Tensor:
         """Return what popularity adds to the score of the average item that somebody has taken, a single number."""
         if self._usual_P is None:
-            is_taken_I = self.features_IP[:, :-1].amax(dim=1) > 0
+            is_taken_I = self.features_IP[:, : len(DAYS)].amax(dim=1) > 0
             self._usual_P = self.features_IP[is_taken_I].sum(dim=0) / max(1, int(is_taken_I.sum()))
         return self._usual_P.to(weight_P) @ weight_P
 
-    def fit(self, similarity_BC: Tensor, candidate_C: Tensor, target_position_B: Tensor, request: Moments) -> None:
-        """Choose the weights under which the targets are most likely, the queries and items being as they are.
+    def fit(
+        self,
+        similarity_BC: Tensor,
+        candidate_C: Tensor,
+        target_position_B: Tensor,
+        histories: Histories,
+        num_new: int,
+    ) -> None:
+        """Choose the weights under which the targets come first, the queries and items being as they are.
 
         Args:
             similarity_BC: Query times item; -inf for an item that may not be recommended.
             candidate_C: Which items.
             target_position_B: Which of the candidates was taken.
-            request: When the targets were asked for.
+            histories: What it was asked for, and when.
+            num_new: Items nobody had taken before that were there to choose from, candidates or not.
         """
-        known_BG = _what_is_known(request).to(similarity_BC)
+        self.longest_wait = torch.tensor(torch.inf)
+        self.longest_wait = self._what_is_known(histories)[:, 2].max()
+        known_BG = self._what_is_known(histories).to(similarity_BC)
         features_CP = self.features_IP[candidate_C].to(similarity_BC)
         weight_GP = torch.zeros_like(self.weight_GP, requires_grad=True)
         optimizer = torch.optim.LBFGS([weight_GP], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-        def surprise(some: slice) -> Tensor:
+        def regret(some: slice) -> Tensor:
             forbidden_BC = similarity_BC[some] == -torch.inf
             possible_BC = similarity_BC[some].masked_fill(forbidden_BC, 0.0)  # infinity times a weight has no gradient
             weight_BP = known_BG[some] @ weight_GP
             score_BC = possible_BC * weight_BP[:, :1].exp() + weight_BP[:, 1:] @ features_CP.T
             score_BC = score_BC.masked_fill(forbidden_BC, -torch.inf)
-            return functional.cross_entropy(score_BC, target_position_B[some], reduction="sum")
+            target_score_B = score_BC.gather(1, target_position_B[some, None]).squeeze(1)
+            log_chance_B = target_score_B - torch.logsumexp(score_BC, dim=1)
+            return -torch.expm1(FORGIVENESS * log_chance_B).sum() / FORGIVENESS
 
         def loss_and_gradient() -> Tensor:
             optimizer.zero_grad()
@@ -92,17 +137,73 @@ class PopularityPrior(nn.Module):
             total = PENALTY / num_cases * weight_GP.square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             for begin in range(0, num_cases, CASES_AT_ONCE):
-                loss = surprise(slice(begin, begin + CASES_AT_ONCE)) / num_cases
+                loss = regret(slice(begin, begin + CASES_AT_ONCE)) / num_cases
                 loss.backward()  # type: ignore[no-untyped-call]
                 total = total.detach() + loss.detach()
             return total
 
         optimizer.step(loss_and_gradient)  # type: ignore[no-untyped-call]
-        self.weight_GP = weight_GP.detach()
+        self.weight_GP, self.num_new = weight_GP.detach(), torch.tensor(num_new)
+        self._share_among_new()
 
     def fit_like(self, other: "PopularityPrior") -> None:
         """Take over the weights that were fitted for another model of the same kind."""
-        self.weight_GP = other.weight_GP.clone()
+        self.weight_GP, self.longest_wait = other.weight_GP.clone(), other.longest_wait.clone()
+        self.num_new = other.num_new.clone()
+        self._share_among_new()
+
+    def count_new(self, rows_N: Tensor | None = None) -> int:
+        """Return how many of some items, or of all, nobody has taken."""
+        features_NP = self.features_IP if rows_N is None else self.features_IP[rows_N]
+        return int(features_NP[:, NEW].sum())
+
+    def _share_among_new(self) -> None:
+        """Make weights that are right for `num_new` new items right for as many as there are."""
+        num_new = self.count_new()
+        if self.num_new > 0 and num_new > 0:
+            self.weight_GP[0, 1 + NEW] += torch.log(self.num_new / num_new)
+            self.num_new = torch.tensor(num_new)
+
+    def _what_is_known(self, histories: Histories) -> Tensor:
+        return self.what_is_known(
+            torch.from_numpy(histories.item_index_BL).long(),
+            torch.from_numpy(histories.timestamp_BL),
+            torch.from_numpy(histories.request.timestamp_B),
+        )
+
+    def what_is_known(self, item_index_BL: Tensor, timestamp_BL: Tensor, request_timestamp_B: Tensor) -> Tensor:
+        """Return the features of requests, shape (B, G).
+
+        A constant; the log of days since the history ended; the log of days since training ended, which is not taken
+        for longer than it was when the weights were fitted; and the mean log of days between an item's first
+        interaction and this person's, over their last few. What is not known is taken for the usual: somebody who
+        asks right after the last event, and takes things as late as everybody.
+
+        Args:
+            item_index_BL: Items of each history, oldest first, `PADDING_INDEX` at the end.
+            timestamp_BL: UTC seconds, 0 where unknown.
+            request_timestamp_B: When the next item is asked for, UTC seconds, 0 where unknown.
+        """
+        device = self.features_IP.device
+        item_index_BL, timestamp_BL = item_index_BL.to(device), timestamp_BL.to(device)
+        request_timestamp_B = request_timestamp_B.to(device)
+        length_B1 = (item_index_BL != PADDING_INDEX).sum(dim=1, keepdim=True)
+        last_time_B = timestamp_BL.gather(1, (length_B1 - 1).clamp_min(0)).squeeze(1)
+        asked_at_B = torch.where(request_timestamp_B > 0, request_timestamp_B, last_time_B)
+        silence_B = _log_days(torch.where(last_time_B > 0, asked_at_B - last_time_B, 0) / SECONDS_PER_DAY)
+        wait_B = _log_days(torch.where(asked_at_B > 0, asked_at_B - self.end, 0) / SECONDS_PER_DAY)
+
+        steps_L = torch.arange(item_index_BL.shape[1], device=device)
+        is_read_BL = (steps_L < length_B1) & (steps_L >= length_B1 - LAST_EVENTS) & (timestamp_BL > 0)
+        feature_BLP = self.features_IP[item_index_BL].float()
+        # What nobody had taken when training ended was taken among the first.
+        days_BL = (timestamp_BL - self.end) / SECONDS_PER_DAY + torch.expm1(feature_BLP[..., AGE])
+        late_BL = _log_days(days_BL) * (1 - feature_BLP[..., NEW])
+        num_read_B = is_read_BL.sum(dim=1)
+        lateness_B = (late_BL * is_read_BL).sum(dim=1) / num_read_B.clamp_min(1)
+        lateness_B = torch.where(num_read_B > 0, lateness_B, self.usual_lateness.to(lateness_B))
+        wait_B = torch.minimum(wait_B, self.longest_wait.to(wait_B))
+        return torch.stack([torch.ones_like(silence_B), silence_B, wait_B, lateness_B], dim=1)
 
 
 def _forget_usual(prior: PopularityPrior, _: object = None) -> None:
@@ -110,11 +211,5 @@ def _forget_usual(prior: PopularityPrior, _: object = None) -> None:
     prior._usual_P = None
 
 
-def _what_is_known(request: Moments) -> Tensor:
-    """Return the features of requests, shape (B, G): a constant, and the log of days since the history ended.
-
-    Where that is not known it is taken for nothing: somebody who is asking right after the last event.
-    """
-    gap_B = torch.from_numpy(request.gap)
-    log_days_B = torch.log1p(gap_B.clamp_min(0) / SECONDS_PER_DAY)
-    return torch.stack([torch.ones_like(log_days_B), log_days_B], dim=1).float()
+def _log_days(days: Tensor) -> Tensor:
+    return torch.log1p(days.clamp_min(0).float())

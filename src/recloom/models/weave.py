@@ -30,7 +30,7 @@ from recloom.models.interface import (
     usual_length,
 )
 from recloom.models.item_vectors import Fusion, ItemVectors
-from recloom.models.losses import LOSSES
+from recloom.models.losses import LOSSES, blockwise_softmax
 from recloom.models.negatives import Negatives, Sampling
 from recloom.models.networks import HSTU, BERT4Rec, Recurrent, SASRec, SequenceNetwork
 from recloom.models.popularity_prior import PopularityPrior
@@ -278,15 +278,15 @@ class Weave(TrainedModel, VectorModel):
             if centroid_MKW is not None and isinstance(tower.items, ItemVectors):
                 tower.items = CodedItems(self.num_items, centroid_MKW, tower.items)
 
-    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool) -> None:
+    def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, there_I: Tensor) -> None:
         if not self.config.popularity:
             return
         self.eval()
-        num_items = len(self.prior.features_IP) - 1
-        shuffled = torch.randperm(num_items, generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES] + 1
+        there_N = torch.unique(torch.cat([there_I.nonzero().squeeze(1), target_B]))
+        shuffled = there_N[torch.randperm(len(there_N), generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES]]
         candidate_C = torch.unique(torch.cat([shuffled, target_B]))
         score_BC = self._similarity(histories, candidate_C)
-        if num_items > MOST_CANDIDATES:
+        if len(there_N) > MOST_CANDIDATES:
             # A target that was not drawn counts in its own case alone: else what is taken often is drawn more often.
             undrawn_C = ~torch.isin(candidate_C, shuffled)
             score_BC[undrawn_C & (candidate_C != target_B[:, None])] = -torch.inf
@@ -301,7 +301,7 @@ class Weave(TrainedModel, VectorModel):
             asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
             if not possible_B.all():
                 score_BC = score_BC[possible_B]
-            self.prior.fit(score_BC, candidate_C, position_B[possible_B], requests_of(asked))
+            self.prior.fit(score_BC, candidate_C, position_B[possible_B], asked, self.prior.count_new(there_N))
 
     @torch.no_grad()
     def _similarity(self, histories: Histories, candidate_C: Tensor) -> Tensor:
@@ -366,7 +366,7 @@ class Weave(TrainedModel, VectorModel):
     def queries(self, histories: Histories) -> Tensor:
         query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
         # Popularity is a few more coordinates: still one inner product.
-        return self.prior.extend(query_BD, requests_of(histories))
+        return self.prior.extend(query_BD, histories)
 
     def step_queries(self, histories: Histories) -> Tensor:
         query_BLD = torch.cat([tower.step_queries(histories) for tower in self._towers], dim=2)
@@ -485,10 +485,18 @@ class Tower(nn.Module):
             state_ND = self._states(masked_BLD, is_event_BL, timestamp_BL)[asked_BL]
         query_ND = self._query(state_ND, self._requests_for(events, asked_BL))
 
-        vectors_RD = self._scaled(vectors_RD)
-        target_score_N = (query_ND * functional.embedding(position_BL[asked_BL], vectors_RD)).sum(dim=1)
-        score_NC = query_ND @ functional.embedding(position_C, vectors_RD).T
-        score_NC = score_NC.masked_fill(position_BL[asked_BL][:, None] == position_C, -torch.inf)
+        vectors_RD, position_N = self._scaled(vectors_RD), position_BL[asked_BL]
+        target_ND = functional.embedding(position_N, vectors_RD)
+        negative_CD = functional.embedding(position_C, vectors_RD)
+
+        def is_target(some: slice) -> Tensor:
+            return position_N[some, None] == position_C
+
+        if self.config.loss == "softmax" and teacher is None:
+            loss = blockwise_softmax(query_ND, target_ND, negative_CD, is_target, log_expected_C)
+            return loss + self._further_losses(state_ND, events, asked_BL)
+        target_score_N = (query_ND * target_ND).sum(dim=1)
+        score_NC = (query_ND @ negative_CD.T).masked_fill(is_target(slice(None)), -torch.inf)
         loss = LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
         if teacher is not None:
             opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:].cpu()]
