@@ -17,7 +17,7 @@ from recloom.explanation.reasons import (
 )
 from recloom.explanation.sentences import Language, sentence_of
 
-MOST_TRIED = 10
+MOST_TRIED = 8
 """Interactions that are taken away for a recommendation, the newest; each is one more history to compute."""
 
 

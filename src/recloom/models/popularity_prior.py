@@ -63,6 +63,8 @@ class PopularityPrior(nn.Module):
         self.register_buffer("usual_lateness", torch.zeros(()))
         self.register_buffer("longest_wait", torch.zeros(()))
         self.register_buffer("num_new", torch.zeros((), dtype=torch.int64))
+        self._usual_P: Tensor | None = None
+        self.register_load_state_dict_post_hook(_forget_usual)  # type: ignore[no-untyped-call]
 
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
@@ -77,6 +79,7 @@ class PopularityPrior(nn.Module):
         features = np.concatenate([np.log1p(counts_PI), np.log1p(age_I)[None], is_new_I[None]])
         features[:, PADDING_INDEX] = 0
         self.features_IP = torch.from_numpy(features.T.copy()).float()
+        self._usual_P = None
         self.end = torch.tensor(end)
         lateness = np.log1p((times - first_I[items]) / SECONDS_PER_DAY)
         self.usual_lateness = torch.tensor(lateness.mean() if len(lateness) else 0.0).float()
@@ -89,10 +92,10 @@ class PopularityPrior(nn.Module):
 
     def usual(self, weight_P: Tensor) -> Tensor:
         """Return what popularity adds to the score of the average item that somebody has taken, a single number."""
-        is_taken_I = self.features_IP[:, AGE - 1] > 0
-        if not is_taken_I.any():
-            return weight_P.new_zeros(())
-        return self.features_IP[is_taken_I].mean(dim=0) @ weight_P
+        if self._usual_P is None:
+            is_taken_I = self.features_IP[:, : len(DAYS)].amax(dim=1) > 0
+            self._usual_P = self.features_IP[is_taken_I].sum(dim=0) / max(1, int(is_taken_I.sum()))
+        return self._usual_P.to(weight_P) @ weight_P
 
     def fit(
         self,
@@ -201,6 +204,11 @@ class PopularityPrior(nn.Module):
         lateness_B = torch.where(num_read_B > 0, lateness_B, self.usual_lateness.to(lateness_B))
         wait_B = torch.minimum(wait_B, self.longest_wait.to(wait_B))
         return torch.stack([torch.ones_like(silence_B), silence_B, wait_B, lateness_B], dim=1)
+
+
+def _forget_usual(prior: PopularityPrior, _: object = None) -> None:
+    """Have the average item worked out again, when it is asked for, after other features were loaded."""
+    prior._usual_P = None
 
 
 def _log_days(days: Tensor) -> Tensor:
