@@ -440,7 +440,10 @@ class Recommender:
         known = dict(zip(self.dataset.items.ids, item_texts(self.dataset.item_table, template), strict=True))
         texts = item_texts(dataset.item_table, template)
         vectors_IE = self.text.vectors_IE[[0, *self.dataset.items.indices_of(dataset.items.ids)]]
-        changed = [row for row, id_ in enumerate(dataset.items.ids) if known.get(id_, "") != texts[row]]
+        held_I = self.holds_text(self.dataset.items.indices_of(dataset.items.ids))
+        changed = [
+            row for row, id_ in enumerate(dataset.items.ids) if known.get(id_, "") != texts[row] and not held_I[row]
+        ]
         if changed:
             vectors_IE[np.array(changed) + 1] = self.text.read([texts[row] for row in changed])
         titles = ["", *item_titles(dataset.item_table)]
@@ -734,7 +737,24 @@ class Recommender:
         dataset = self.dataset.with_items(table)
         rows = dataset.items.indices_of(table["item_id"])
         texts = item_texts(dataset.item_table[(rows - 1).tolist()], self.config.encoder.template)
-        return self._with_catalogue(dataset, rows, self.text.read(texts))
+        embedding_NE = self.text.read(texts)
+        embedding_NE[self.holds_text(rows)] = 0
+        return self._with_catalogue(dataset, rows, embedding_NE)
+
+    def holds_text(self, rows_N: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Tell of which items the id holds the text, as compression leaves them: another text must not be added to it.
+
+        Args:
+            rows_N: Item indices; 0 and those beyond the catalogue are items that it does not know.
+        """
+        if self.text is None or not self.run.lineage.get("folded"):
+            return np.zeros(len(rows_N), dtype=bool)
+        ids, vectors_IE = self.dataset.items.ids, self.text.vectors_IE
+        # A row that waits for an item is named as no item can be.
+        return np.array(
+            [0 < row <= len(ids) and not ids[row - 1].startswith("\0") and not vectors_IE[row].any() for row in rows_N],
+            dtype=bool,
+        )
 
     def with_room(self, spare: int) -> "Recommender":
         """Return a recommender with rows for items to come, which `Model.read_items` fills; they follow the last item.

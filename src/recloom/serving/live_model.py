@@ -182,7 +182,9 @@ class LiveModel:
         """Take what the language model made of some items, and let them be shown."""
         rows = list(embeddings)
         if rows:
-            self.search.read_items(rows, np.stack(list(embeddings.values())))
+            held = dict(zip(rows, self.recommender.holds_text(rows), strict=True))
+            if read := [row for row in rows if not held[row]]:
+                self.search.read_items(read, np.stack([embeddings[row] for row in read]))
             if self._content is not None:
                 self._content.read_items(rows, np.stack(list(embeddings.values())))
             self.catalogue.place(rows)
