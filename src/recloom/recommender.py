@@ -480,10 +480,11 @@ class Recommender:
         said, titles = self.text.said(dataset.item_table, template), ["", *item_titles(dataset.item_table)]
         text = self.text.of_rows(np.array([0, *self.dataset.items.indices_of(dataset.items.ids)]), titles)
         nothing = tuple("" for _ in text.all_vectors)
+        held_I = self.holds_text(self.dataset.items.indices_of(dataset.items.ids))
         news = {
             row: _news(one, known.get(id_, nothing))
             for row, (id_, one) in enumerate(zip(dataset.items.ids, said, strict=True), start=1)
-            if known.get(id_, nothing) != one
+            if known.get(id_, nothing) != one and not held_I[row - 1]
         }
         if not news:
             return text, 0, []
@@ -907,7 +908,23 @@ class Recommender:
         embedding_NE, problems = self.text.read_said(news, known_rows.tolist())
         for name, wrong in problems.items():
             warn(describe_problems(name, wrong), stacklevel=2)
+        embedding_NE[self.holds_text(rows)] = 0
         return self._with_catalogue(dataset, rows, embedding_NE)
+
+    def holds_text(self, rows_N: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Tell of which items the id holds the text, as compression leaves them: another text must not be added to it.
+
+        Args:
+            rows_N: Item indices; 0 and those beyond the catalogue are items that it does not know.
+        """
+        if self.text is None or not self.run.lineage.get("folded"):
+            return np.zeros(len(rows_N), dtype=bool)
+        ids, vectors_IE = self.dataset.items.ids, self.text.vectors_IE
+        # A row that waits for an item is named as no item can be.
+        return np.array(
+            [0 < row <= len(ids) and not ids[row - 1].startswith("\0") and not vectors_IE[row].any() for row in rows_N],
+            dtype=bool,
+        )
 
     def with_room(self, spare: int) -> "Recommender":
         """Return a recommender with rows for items to come, which `Model.read_items` fills; they follow the last item.

@@ -16,6 +16,7 @@ from recloom.compression.onnx_export import sample_histories
 from recloom.compression.pruning import prune
 from recloom.compression.teaching import distill
 from recloom.errors import ConfigError
+from recloom.events import Entities
 from recloom.files import damaged_file
 from recloom.models import Ensemble, Ranker
 
@@ -39,6 +40,18 @@ def test_folding_the_text_changes_no_score_and_still_places_new_items(fusion, sh
     new = pl.DataFrame({"item_id": ["new"], "title": ["lamp 99 kind3"]})
     grown = [one.with_items(new).similar_items("new", 5) for one in (folded, recommender)]
     assert [item.item_id for item in grown[0]] == [item.item_id for item in grown[1]]
+
+
+def test_a_known_item_keeps_its_vector_when_its_text_changes(shop, fitted):
+    recommender = fitted(shop)
+    folded = fold_text(recommender)
+    changed = pl.DataFrame({"item_id": ["i03"], "title": ["quite another thing"]})
+    # Its id holds the old text; the new one beside it would be two texts at once.
+    for after in (folded.with_items(changed), folded.learn(None, Entities.of(changed))):
+        assert after.titles[after.dataset.items.index_of("i03")] == "quite another thing"
+        assert np.array_equal(scores(after), scores(folded))
+    assert not np.array_equal(scores(recommender.with_items(changed)), scores(recommender))
+    assert folded.holds_text([0, folded.dataset.items.index_of("i03"), 33]).tolist() == [False, True, False]
 
 
 def test_a_fusion_that_is_no_sum_keeps_its_text(shop, fitted):

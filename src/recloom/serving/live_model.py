@@ -200,6 +200,7 @@ class LiveModel:
             embedding_NE, problems = self.text.read_said(words, list(said))
         for name, wrong in problems.items():
             log.warning("parts of items not used", extra={"model": self.name, "reason": describe_problems(name, wrong)})
+        embedding_NE[self.recommender.holds_text(list(said))] = 0
         # At once, so that the next change of an item finds what it may keep.
         self.text.put(np.array(list(said)), embedding_NE)
         return dict(zip(said, embedding_NE, strict=True))
