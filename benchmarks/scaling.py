@@ -11,6 +11,7 @@ work is seen and none of Ray's. Figures are added to `benchmarks/scaling.jsonl`.
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
@@ -177,33 +178,44 @@ def count_workers(model: Path, queries: int) -> None:
 
 
 def plot() -> None:
-    """Draw processor time and bytes a million interactions."""
-    import altair as alt
-
+    """Draw processor seconds and megabytes a million interactions, both axes logarithmic."""
     rows = [row for row in map(json.loads, FIGURES.read_text().splitlines()) if row["stage"] in STAGES]
-    values = [
-        {
-            "stage": row["stage"],
-            "million interactions": row["millions"],
-            "what": what,
-            "each": row[key] / row["millions"] / scale,
-        }
-        for row in rows
-        for what, key, scale in (("processor seconds", "work_seconds", 1), ("megabytes", "bytes", 1e6))
+    shapes: list[str] = []
+    for panel, (what, key, scale) in enumerate((("processor seconds", "work_seconds", 1), ("megabytes", "bytes", 1e6))):
+        shapes += draw_panel(f"{what} for a million interactions", rows, key, scale, left=60 + 330 * panel)
+    body = "\n".join(shapes)
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="700" height="300" font-family="sans-serif" font-size="11">'
+    (HERE / "scaling.svg").write_text(f'{head}\n<rect width="700" height="300" fill="white"/>\n{body}\n</svg>\n')
+
+
+def draw_panel(title: str, rows: list[dict[str, float]], key: str, scale: float, left: int) -> list[str]:
+    width, height, top, decades = 240, 200, 40, 3
+
+    def x(millions: float) -> float:
+        return left + width * math.log10(millions) / 2  # 1 to 100 million
+
+    def y(value: float) -> float:
+        return top + height * (1 - (math.log10(value) + 1) / decades)  # 0.1 to 100
+
+    shapes = [f'<text x="{left}" y="{top - 15}" font-weight="bold">{title}</text>']
+    shapes += [
+        f'<text x="{x(millions):.0f}" y="{top + height + 15}" text-anchor="middle">{millions} million</text>'
+        for millions in (1, 10, 100)
     ]
-    logarithmic = alt.Scale(type="log")
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("million interactions:Q", scale=logarithmic),
-            y=alt.Y("each:Q", scale=logarithmic, title="for a million interactions"),
-            color="stage:N",
-            column=alt.Column("what:N", title=None),
-        )
-        .properties(width=320, height=260)
-    )
-    chart.save(HERE / "scaling.svg")
+    for value in (0.1, 1, 10, 100):
+        shapes.append(f'<text x="{left - 6}" y="{y(value) + 4:.0f}" text-anchor="end">{value:g}</text>')
+        shapes.append(f'<line x1="{left}" x2="{left + width}" y1="{y(value):.0f}" y2="{y(value):.0f}" stroke="#ddd"/>')
+    for stage, colour in zip(STAGES, ("#1b6ca8", "#d95f02", "#2a9d4a", "#8a4fbe"), strict=True):
+        points = sorted((row["millions"], row[key] / row["millions"] / scale) for row in rows if row["stage"] == stage)
+        if not points:
+            continue
+        path = " ".join(f"{x(millions):.1f},{y(value):.1f}" for millions, value in points)
+        shapes.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for millions, value in points:
+            shapes.append(f'<circle cx="{x(millions):.1f}" cy="{y(value):.1f}" r="3" fill="{colour}"/>')
+        millions, value = points[-1]
+        shapes.append(f'<text x="{x(millions) + 7:.0f}" y="{y(value) - 5:.0f}" fill="{colour}">{stage}</text>')
+    return shapes
 
 
 if __name__ == "__main__":

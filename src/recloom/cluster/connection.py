@@ -88,7 +88,9 @@ def import_ray() -> Any:
         MissingExtraError: It is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # has to be said before Ray is imported
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # half a minute is too little on a busy machine
+    # What is started from here may take minutes on a busy machine.
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
+    os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what will change
     try:
         import ray

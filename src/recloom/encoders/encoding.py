@@ -76,7 +76,7 @@ def _encode_new(
         if cache and (end == len(texts) or time.monotonic() - last_write > SECONDS_BETWEEN_WRITES):
             cache.add(texts[written:end], vectors_NE[written:end])
             written, last_write = end, time.monotonic()
-        if progress:
+        if progress and elsewhere:  # what is encoded here tells of itself
             progress(end, len(texts))
     return vectors_NE
 
