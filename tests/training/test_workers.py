@@ -36,8 +36,9 @@ def trained(dataset, workers, config=CONFIG, checkpoint=None, **options):
 
     def validate():
         lists.append(gathered_lists(model, asked, 5, True, workers))
-        # What a model ranked here is what it ranks when it is whole again: `train` keeps the last epoch.
-        return float(len(lists))
+        # Ever better, also where a run goes on for more epochs: `train` keeps the last one, and what it ranked here is
+        # what the model ranks when it is whole again.
+        return float(100 * config.epochs + len(lists))
 
     result = train(model, data, config, validate=validate, checkpoint=checkpoint, key="a", workers=workers)
     if workers.is_lead:
