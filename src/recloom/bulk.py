@@ -99,15 +99,16 @@ def write_lists(asked: Asked, out: Path, answers: Answers | None = None) -> Writ
     recover(Path(asked.model))
     facts = asked.facts()
     begun = out / ASKED
-    if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != facts:
+    has_parts = any(out.glob("part-*.parquet"))
+    if begun.exists() and has_parts and json.loads(begun.read_text(encoding="utf-8")) != facts:
         raise ConfigError(
             f"{out} holds lists of another model or other questions; choose another folder, or remove it first"
         )
     if out.exists() and not begun.exists() and (out.is_file() or any(out.iterdir())):
         raise ConfigError(f"{out} holds something else than lists; choose another folder")
+    parts = parts_of(asked)
     with replacing(begun) as beside:
         beside.write_text(json.dumps(facts), encoding="utf-8")
-    parts = parts_of(asked)
     total = sum((answers or _answer_here)(parts, asked, out), Written())
     with replacing(out / FINISHED) as beside:
         record = {**facts, **asdict(total), "parts": [_name(part) for part in parts]}

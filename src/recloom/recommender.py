@@ -434,7 +434,9 @@ class Recommender:
         """
         if not isinstance(self.model, Sharded) or self.run.lineage.get("folded"):
             # Beside members whose text is part of their ids, one that is fitted anew would have none to read.
-            settings, known = config.to_toml(), self.text.others if self.text else ()
+            settings, is_folded = config.to_toml(), bool(self.run.lineage.get("folded"))
+            # What a folded model holds of pictures is zero: they are looked at again, where they are still there.
+            known = self.text.others if self.text and not is_folded else ()
             return Recommender.fit(self.dataset, config.model_name, settings=settings, progress=progress, known=known)
         began = time.monotonic()
         split = split_dataset(self.dataset, config.split)
@@ -685,8 +687,11 @@ class Recommender:
         )[0]
         if not (words and is_answered):
             return explanation
-        if self.text is None or type(self.model).read_items is Model.read_items:
+        if self.text is None or self.config.encoder.name == "none" or type(self.model).read_items is Model.read_items:
             note = f"{self.config.model_name} as it was fitted reads no item text, so no word of it is a reason"
+            return replace(explanation, notes=[*explanation.notes, note])
+        if self.run.lineage.get("folded"):
+            note = "this model was compressed, its texts are part of its ids, so no word can be taken away by itself"
             return replace(explanation, notes=[*explanation.notes, note])
         text = item_texts(self.dataset.item_table[[row - 1]], self.config.encoder.template)[0]
         read = text_reader(self.config.encoder, cache_folder() / "explained-words.h5")

@@ -22,6 +22,8 @@ NEAREST = "auto"
 LOCAL = "local"
 """A new cluster on this machine, whatever else there is."""
 SECONDS_TO_ANSWER = 10.0
+SECONDS_TO_CHECK = 90.0
+"""How long asking whether it is a head node may take, which starts a process."""
 SECONDS_TO_LOOK = 60.0
 """How long a node may take to say which recloom it has: it starts a process and imports everything."""
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -183,11 +185,11 @@ def _check_answers(address: str) -> None:
         _knock(match[1].strip("[]"), int(match[2]))
         # Ray itself waits for minutes where something listens that is no head node.
         health_check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-        subprocess.run(health_check, timeout=SECONDS_TO_ANSWER, check=True, capture_output=True)
+        subprocess.run(health_check, timeout=SECONDS_TO_CHECK, check=True, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:
         what = getattr(error, "strerror", None) or "what listens there is no head node of this version of Ray"
         raise RecloomError(
-            f"no Ray cluster answers at {address} ({what}; waited {SECONDS_TO_ANSWER:.0f} s at most); check the"
+            f"no Ray cluster answers at {address} ({what}; waited {SECONDS_TO_CHECK:.0f} s at most); check the"
             " address, and on the head node: ray status"
         ) from None
 

@@ -197,7 +197,7 @@ def core_round(part: int, before: Sequence[str], few: str, minimum: int, number:
         number: Which round it is.
     """
     folder = before[part]
-    out = Path(f"{folder.split('.round')[0]}.round{number}")
+    out = Path(folder).with_name(f"{Path(folder).name.split('.round')[0]}.round{number}")
     if done := _record(out):
         return Cleaned(str(out), done["rows"], done["dropped"])
     table = pl.read_parquet(Path(folder) / "rows.parquet")

@@ -78,6 +78,11 @@ class RayFitter:
         from ray.train import ScalingConfig
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        if text is not None and text.others:
+            raise ConfigError(
+                "pictures and other vectors beside text are not sent to the workers of a Ray cluster; fit without --ray, or"
+                " with --set encoder.image=none --set encoder.vectors=false"
+            )
         size, resources, use_gpu = _room(ray.nodes(), self.workers, config.training.device)
         if checkpoint:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -243,11 +248,19 @@ def _room(
     (2, {'CPU': 3.0}, False)
     >>> _room([{"Alive": True, "Resources": {"CPU": 9.0, "GPU": 2.0}}], None, None)
     (2, {'CPU': 4.0, 'GPU': 1.0}, True)
+    >>> plain, with_gpus = {"CPU": 32.0}, {"CPU": 4.0, "GPU": 4.0}
+    >>> _room([{"Alive": True, "Resources": plain}, {"Alive": True, "Resources": with_gpus}], None, None)
+    (4, {'CPU': 1.0, 'GPU': 1.0}, True)
     """
     have = [node["Resources"] for node in nodes if node["Alive"]]
     num_gpus = int(sum(resources.get("GPU", 0) for resources in have))
     cpus = [int(resources.get("CPU", 0)) for resources in have]
     able = [count for count in cpus if count > 0]
+
+    def room(node: Mapping[str, float], each: int) -> int:
+        places = int(node.get("CPU", 0)) // each
+        return min(places, int(node.get("GPU", 0))) if use_gpu else places
+
     size = workers or (num_gpus if num_gpus and device != "cpu" else len(able))
     use_gpu = num_gpus >= size and device != "cpu"
     if device == "cuda" and not use_gpu:
@@ -257,5 +270,5 @@ def _room(
             f"--workers {size} is more than the Ray cluster has room for: {sum(able)} CPUs on {len(have)} nodes, and"
             " each worker takes one at least; ask for fewer, or start more nodes"
         )
-    each = max(count for count in range(1, max(able) + 1) if sum(has // count for has in able) >= size)
+    each = max(count for count in range(1, max(able) + 1) if sum(room(node, count) for node in have) >= size)
     return size, {"CPU": float(each)} | ({"GPU": 1.0} if use_gpu else {}), use_gpu

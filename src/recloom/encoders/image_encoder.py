@@ -4,6 +4,7 @@ Shapes: N pictures, C channels, S pixels along a side, E width of a vector.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ class ImageEncoder:
         Raises:
             EncodingError: The model gave something else than finite numbers.
         """
-        with self._lock:  # loading, and the number of threads, are not to be shared
+        # Loading, the number of threads, and which warnings are shown, are not to be shared.
+        with self._lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on what is odd about a file
             see, threads = self._see, torch.get_num_threads()
 
             def read(path: Path) -> np.ndarray | PictureError:

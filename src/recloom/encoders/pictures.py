@@ -1,6 +1,5 @@
 """Picture files of unknown origin -> squares of pixels, or one of a few reasons why not."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -83,27 +82,25 @@ def read_picture(path: Path, size: int) -> np.ndarray:
     """
     check_picture_file(path)
     image_module, operations = _pillow()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on what is odd about a file
+    try:
+        image = image_module.open(path, formats=FORMATS)
+    except image_module.DecompressionBombError:
+        raise PictureError(TOO_LARGE) from None
+    except PermissionError:
+        raise PictureError(NOT_ALLOWED) from None
+    except FileNotFoundError:
+        raise PictureError(NO_FILE) from None
+    except image_module.UnidentifiedImageError:
+        raise PictureError(NO_PICTURE) from None
+    except Exception:
+        raise PictureError(DAMAGED) from None
+    with image:
+        if image.width * image.height > MOST_PIXELS:
+            raise PictureError(TOO_LARGE)
         try:
-            image = image_module.open(path, formats=FORMATS)
-        except image_module.DecompressionBombError:
-            raise PictureError(TOO_LARGE) from None
-        except PermissionError:
-            raise PictureError(NOT_ALLOWED) from None
-        except FileNotFoundError:
-            raise PictureError(NO_FILE) from None
-        except image_module.UnidentifiedImageError:
-            raise PictureError(NO_PICTURE) from None
-        except Exception:
+            return _square(image, size, operations)
+        except Exception:  # Pillow raises whatever a damaged file leads to
             raise PictureError(DAMAGED) from None
-        with image:
-            if image.width * image.height > MOST_PIXELS:
-                raise PictureError(TOO_LARGE)
-            try:
-                return _square(image, size, operations)
-            except Exception:  # Pillow raises whatever a damaged file leads to
-                raise PictureError(DAMAGED) from None
 
 
 def _square(image: Any, size: int, operations: Any) -> np.ndarray:

@@ -82,7 +82,7 @@ class Explainer:
         asked = variants(history, kept_VL, self.model.max_length)
         for number, name in enumerate(parts):
             asked = without_request_part(asked, 1 + len(steps) + number, name)
-        rows_N = torch.tensor(list(rows))
+        rows_N = torch.tensor(list(rows), dtype=torch.long)  # a list may be empty
         with torch.no_grad():
             score_VN, parts_N = self._scores(asked, rows_N)
         lost_VN = score_VN[:1] - score_VN

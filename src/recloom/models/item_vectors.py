@@ -206,8 +206,10 @@ class ItemVectors(nn.Module):
     @property
     def table_bytes(self) -> int:
         """What the rows of all items take while none of them is dealt out."""
-        ids = 0 if self.fusion == "text" else self.ids.weight.numel()
-        return 4 * (ids + self.text_IF.numel() if self.fusion != "id" else ids)
+        tables = [] if self.fusion == "text" else [self.ids.weight]
+        if self.fusion != "id":
+            tables += [self.text_IF, *([self.others_IF] if self.others else [])]
+        return 4 * sum(table.numel() for table in tables)
 
     @property
     def is_dealt(self) -> bool:
