@@ -80,8 +80,8 @@ class RayFitter:
 
         if text is not None and text.others:
             raise ConfigError(
-                "pictures and other vectors beside text are not sent to the workers of a Ray cluster; fit without --ray,"
-                " or with --set encoder.image=none --set encoder.vectors=false"
+                "pictures and other vectors beside text are not sent to the workers of a Ray cluster; fit without"
+                " --ray, or with --set encoder.image=none --set encoder.vectors=false"
             )
         size, resources, use_gpu = _room(ray.nodes(), self.workers, config.training.device)
         if checkpoint:
