@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format bench bench-serve clean
+.PHONY: demo test test-cluster lint format bench bench-serve clean
 
 demo: $(INSTALLED)
 	$(BIN)/recloom demo --out demo
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# Two nodes of a Ray cluster on this machine, one of which is lost: minutes, and nothing else should run.
+test-cluster: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 0 -m cluster tests/cluster
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
