@@ -105,7 +105,7 @@ class WeaveGraph(nn.Module):
         queries, popular = [], []
         for member, prior in enumerate(self.priors):
             known_BG = prior.what_is_known(item_index_BL, timestamp_BL, request_timestamp_B)  # type: ignore[operator]
-            weight_BP = known_BG @ prior.weight_GP
+            weight_BP = known_BG.to(prior.weight_GP) @ prior.weight_GP
             query_BD = torch.cat(parts[member * towers_each : (member + 1) * towers_each], dim=1)
             queries.append(query_BD * weight_BP[:, :1].exp() / num_members)
             popular.append(weight_BP[:, 1:] / num_members)

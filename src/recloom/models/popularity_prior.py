@@ -115,7 +115,7 @@ class PopularityPrior(nn.Module):
             num_new: Items nobody had taken before that were there to choose from, candidates or not.
         """
         self.longest_wait = torch.tensor(torch.inf)
-        self.longest_wait = self._what_is_known(histories)[:, 2].max()
+        self.longest_wait = self._what_is_known(histories)[:, 2].max().float()
         known_BG = self._what_is_known(histories).to(similarity_BC)
         features_CP = self.features_IP[candidate_C].to(similarity_BC)
         weight_GP = torch.zeros_like(self.weight_GP, requires_grad=True)
@@ -172,7 +172,7 @@ class PopularityPrior(nn.Module):
         )
 
     def what_is_known(self, item_index_BL: Tensor, timestamp_BL: Tensor, request_timestamp_B: Tensor) -> Tensor:
-        """Return the features of requests, shape (B, G).
+        """Return the features of requests, in double precision, shape (B, G).
 
         A constant; the log of days since the history ended; the log of days since training ended, which is not taken
         for longer than it was when the weights were fitted; and the mean log of days between an item's first
@@ -190,14 +190,14 @@ class PopularityPrior(nn.Module):
         length_B1 = (item_index_BL != PADDING_INDEX).sum(dim=1, keepdim=True)
         last_time_B = timestamp_BL.gather(1, (length_B1 - 1).clamp_min(0)).squeeze(1)
         asked_at_B = torch.where(request_timestamp_B > 0, request_timestamp_B, last_time_B)
-        silence_B = _log_days(torch.where(last_time_B > 0, asked_at_B - last_time_B, 0) / SECONDS_PER_DAY)
-        wait_B = _log_days(torch.where(asked_at_B > 0, asked_at_B - self.end, 0) / SECONDS_PER_DAY)
+        silence_B = _log_days(_days(torch.where(last_time_B > 0, asked_at_B - last_time_B, 0)))
+        wait_B = _log_days(_days(torch.where(asked_at_B > 0, asked_at_B - self.end, 0)))
 
         steps_L = torch.arange(item_index_BL.shape[1], device=device)
         is_read_BL = (steps_L < length_B1) & (steps_L >= length_B1 - LAST_EVENTS) & (timestamp_BL > 0)
-        feature_BLP = self.features_IP[item_index_BL].float()
+        feature_BLP = self.features_IP[item_index_BL].double()
         # What nobody had taken when training ended was taken among the first.
-        days_BL = (timestamp_BL - self.end) / SECONDS_PER_DAY + torch.expm1(feature_BLP[..., AGE])
+        days_BL = _days(timestamp_BL - self.end) + torch.expm1(feature_BLP[..., AGE])
         late_BL = _log_days(days_BL) * (1 - feature_BLP[..., NEW])
         num_read_B = is_read_BL.sum(dim=1)
         lateness_B = (late_BL * is_read_BL).sum(dim=1) / num_read_B.clamp_min(1)
@@ -211,5 +211,10 @@ def _forget_usual(prior: PopularityPrior, _: object = None) -> None:
     prior._usual_P = None
 
 
+def _days(seconds: Tensor) -> Tensor:
+    # In double precision, so that the order in which a padded batch is added up moves no score.
+    return seconds.double() / SECONDS_PER_DAY
+
+
 def _log_days(days: Tensor) -> Tensor:
-    return torch.log1p(days.clamp_min(0).float())
+    return torch.log1p(days.clamp_min(0))
