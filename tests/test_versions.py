@@ -210,7 +210,7 @@ def test_the_command_says_what_it_learned_and_how_to_go_back(model, logs):
         (("update", model, logs[0], "--set", "training.epochs=3"), "options of [update] only"),
         (("update", model, logs[0], "--set", "update.replay=-1"), "it cannot be negative"),
         (("update", model, logs[0], "--retire"), "needs the catalogue"),
-        (("update", model.parent / "nothing", logs[0]), "not a model folder"),
+        (("update", model.parent / "nothing", logs[0]), "there is no model at"),
         (("update", model, model.parent / "no.csv"), "no.csv"),
         (("versions", "list", model.parent / "nothing"), "holds no versions yet"),
     ):
@@ -251,5 +251,5 @@ def test_what_a_service_collected_is_learned(model):
 
 def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "thing").mkdir()
-    with pytest.raises(RecloomError, match="not a model folder"):
+    with pytest.raises(RecloomError, match="there is no model at"):
         Recommender.load(tmp_path / "thing")
