@@ -251,5 +251,5 @@ def test_what_a_service_collected_is_learned(model):
 
 def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "thing").mkdir()
-    with pytest.raises(RecloomError, match="there is no model at"):
+    with pytest.raises(RecloomError, match="not a model folder"):
         Recommender.load(tmp_path / "thing")
