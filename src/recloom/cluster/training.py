@@ -4,6 +4,7 @@ Shapes: I catalogue (with the padding row), E width of text embeddings.
 """
 
 import os
+import pickle
 import shutil
 import threading
 import warnings
@@ -28,7 +29,7 @@ from recloom.workers import Group
 MOST_FAILURES = 10
 """Losses of workers after which a run is given up; each costs one epoch at most."""
 SECONDS_BETWEEN_LOOKS = 1.0
-SECONDS_TO_START = 300
+SECONDS_TO_START = 120
 """How long Ray waits for workers that import torch on a busy node, before it tries again."""
 
 
@@ -113,7 +114,7 @@ class RayFitter:
                 shutil.rmtree(folder, ignore_errors=True)
         if isinstance(outcome, RecloomError):
             raise outcome
-        result, state, was_refitted = outcome
+        result, state, was_refitted = pickle.loads(outcome)
         model = blank_model(dataset, config, text)
         model.load_state_dict(state)
         return result, model, was_refitted
@@ -188,7 +189,8 @@ def _train_share(config: dict[str, Any]) -> Any:
         )
     except RecloomError as error:
         return error
-    return (result, model.state_dict(), was_refitted) if group.is_lead else None
+    # Ray Train takes no tensors back, in case whoever asked has no torch.
+    return pickle.dumps((result, model.state_dict(), was_refitted)) if group.is_lead else None
 
 
 def _problem(work: _Work) -> str | None:
