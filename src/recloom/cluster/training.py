@@ -163,6 +163,8 @@ def _train_share(config: dict[str, Any]) -> Any:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a node's GPUs are not for workers that were given none
     # A new cluster on one machine says that it has more CPUs than there are.
     cores = max(1, (os.cpu_count() or 1) // ray.train.get_context().get_local_world_size())
     torch.set_num_threads(min(torch.get_num_threads(), cores))
