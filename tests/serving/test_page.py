@@ -148,7 +148,7 @@ def test_the_situation_is_asked_for_as_the_log_has_it(visit, site):
     page.get_by_role("button", name="Apply").click()
     assert len(titles(page)) == 3
     assert page.get_by_label("device").input_value() == "web"
-    assert urlsplit(page.url).query == "h=i03&k=3&context.device=web&context.age=30"
+    assert urlsplit(page.url).query == "h=i03&k=3&language=&context.device=web&context.age=30"
     answer = httpx.get(f"{site}/", params={"h": "i03", "context.age": "thirty"})
     assert answer.status_code == 422
     assert "The value &#39;thirty&#39; of age has to be a number" in answer.text
