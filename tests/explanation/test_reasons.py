@@ -192,6 +192,7 @@ def test_sentences_in_two_languages():
     assert sentence_of(past) == "Because you viewed “Heat” and “Alien” and bought “Toy”."
     assert sentence_of(past, "zh") == "因为你看过《Heat》和《Alien》和买过《Toy》。"
     assert sentence_of([*past[:1], Reason("popularity", 3.0)]) == "Because you viewed “Heat”. It is popular, too."
+    assert "popular" not in sentence_of([*past[:1], Reason("popularity", 3.0), Reason("new")])
     assert sentence_of([*past[:1], Reason("context", 1.5, name="device")], "zh") == (
         "因为你看过《Heat》。它也适合当前情境（device）。"
     )

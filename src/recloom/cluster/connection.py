@@ -187,7 +187,9 @@ def _check_answers(address: str) -> None:
         health_check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
         subprocess.run(health_check, timeout=SECONDS_TO_CHECK, check=True, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:
-        what = getattr(error, "strerror", None) or "what listens there is no head node of this version of Ray"
+        is_silent = isinstance(error, TimeoutError)  # of the knock; what listens and is no head node ends otherwise
+        other = "nothing answers" if is_silent else "what listens there is no head node of this version of Ray"
+        what = getattr(error, "strerror", None) or other
         raise RecloomError(
             f"no Ray cluster answers at {address} ({what}; waited {SECONDS_TO_CHECK:.0f} s at most); check the"
             " address, and on the head node: ray status"

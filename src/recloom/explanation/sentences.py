@@ -99,7 +99,9 @@ def sentence_of(reasons: Sequence[Reason], language: Language = "en") -> str:
         if reason.kind == "context" and (reason.contribution or 0) > STRONG_CONTEXT * strongest:
             is_time = reason.name == "time"
             said.append(words.time_too if is_time else words.context_too.format(reason.name))
-    if any(r.kind == "popularity" and (r.contribution or 0) > strongest for r in reasons) and "popular" not in kinds:
+    # What is new may owe its place to the popularity prior, but popular it is not.
+    is_liked = any(r.kind == "popularity" and (r.contribution or 0) > strongest for r in reasons)
+    if is_liked and not {"popular", "new"} & kinds:
         said.append(words.popular_too if past else words.popular)
     if "popular" in kinds:
         said.append(words.popular)
