@@ -125,7 +125,7 @@ class LocalWriter:
             tokenizer, model = self._loaded
             left = end - time.monotonic()
             if left <= 0:
-                raise WritingError(f"the writer {self.name} was still being loaded or busy after {seconds:g} s")
+                raise WritingError(f"the writer {self.name} was still being loaded or busy after {seconds:.3g} s")
             messages = [{"role": "system", "content": instruction}, {"role": "user", "content": request}]
             if tokenizer.chat_template is None:
                 asked = tokenizer(f"{instruction}\n\n{request}\n\n", return_tensors="pt")
@@ -190,11 +190,11 @@ class EndpointWriter:
                     ) from None
                 raise WritingError(f"the writing service {self._service} answered {error.code}; try later") from None
         except TimeoutError:
-            raise WritingError(f"the writing service {self._service} said nothing for {seconds:g} s") from None
+            raise WritingError(f"the writing service {self._service} said nothing for {seconds:.3g} s") from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
-                raise WritingError(f"the writing service {self._service} said nothing for {seconds:g} s") from None
+                raise WritingError(f"the writing service {self._service} said nothing for {seconds:.3g} s") from None
             raise WritingError(f"the writing service {self._service} cannot be reached ({reason})") from None
         try:
             text = json.loads(said)["choices"][0]["message"]["content"]
