@@ -51,9 +51,9 @@ class _Work:
 class RayFitter:
     """`fit_model` on the Ray cluster that this program is connected to.
 
-    A lost worker costs the epoch it was lost in: Ray Train starts the workers again, as many as the cluster then has
-    room for, and they go on from the checkpoint. So does the same command given again after the head node was lost,
-    with the same or another number of workers.
+    Where a worker is lost, Ray Train starts workers again and they go on from the checkpoint. That does not yet happen
+    by itself where a whole node is lost (docs/scaling.md). The same command given again goes on too, with the same or
+    another number of workers.
     """
 
     workers: int | None = None

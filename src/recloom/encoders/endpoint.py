@@ -42,13 +42,7 @@ class EndpointEncoder:
     """
 
     def __init__(self, model: str, *, prompt: str | None = None, max_tokens: int = 128) -> None:
-        base = os.environ.get("OPENAI_BASE_URL", "")
-        if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
-            found = f"is {without_password(base)!r}" if base else "is not set"
-            raise ConfigError(
-                f"the encoder 'openai:{model}' needs the address of a service, but OPENAI_BASE_URL {found};"
-                " set it to one such as http://localhost:8080/v1"
-            )
+        base = service_address(f"the encoder 'openai:{model}'")
         self._url = f"{base.rstrip('/')}/embeddings"
         self._service = without_password(base)
         self._key = os.environ.get("OPENAI_API_KEY", "")
@@ -159,6 +153,25 @@ def _retry_after(error: urllib.error.HTTPError) -> float:
         return max(0.0, float(error.headers.get("Retry-After", 0)))
     except ValueError:
         return 0.0
+
+
+def service_address(what: str) -> str:
+    """Return the address in OPENAI_BASE_URL.
+
+    Args:
+        what: What needs it, for the message.
+
+    Raises:
+        ConfigError: It is not set, or is no web address.
+    """
+    base = os.environ.get("OPENAI_BASE_URL", "")
+    if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
+        found = f"is {without_password(base)!r}" if base else "is not set"
+        raise ConfigError(
+            f"{what} needs the address of a service, but OPENAI_BASE_URL {found};"
+            " set it to one such as http://localhost:8080/v1"
+        )
+    return base
 
 
 def without_password(url: str) -> str:

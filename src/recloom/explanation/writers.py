@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from recloom.encoders.cache_folder import cache_folder
-from recloom.encoders.endpoint import OPENER, without_password
+from recloom.encoders.endpoint import OPENER, service_address, without_password
 from recloom.encoders.hub import hub_folder
 from recloom.encoders.packaged import verify
 from recloom.errors import ArtifactError, ConfigError, MissingExtraError, WritingError
@@ -162,13 +162,7 @@ class EndpointWriter:
     """A chat service; URL and key come from OPENAI_BASE_URL and OPENAI_API_KEY. It is asked once, without retries."""
 
     def __init__(self, model: str) -> None:
-        base = os.environ.get("OPENAI_BASE_URL", "")
-        if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
-            found = f"is {without_password(base)!r}" if base else "is not set"
-            raise ConfigError(
-                f"the writer 'openai:{model}' needs the address of a service, but OPENAI_BASE_URL {found};"
-                " set it to one such as http://localhost:8080/v1"
-            )
+        base = service_address(f"the writer 'openai:{model}'")
         self.name = f"openai:{model}"
         self._url, self._service, self._model = f"{base.rstrip('/')}/chat/completions", without_password(base), model
         self._key = os.environ.get("OPENAI_API_KEY", "")

@@ -40,7 +40,7 @@ class PopularityPrior(nn.Module):
 
     How much is asked for that nobody had taken before is what carries over from validation, shared among however many
     such items there are now: few new ones are each wanted more, and a catalogue full of what nobody wants does not fill
-    the lists (`_share_among_new`).
+    the lists (`_share_among_new`; as of the last time that interactions were counted).
 
     The weights minimise a loss between likelihood and the chance of a hit (`FORGIVENESS`): Zhang and Sabuncu (2018),
     "Generalized Cross Entropy Loss", https://arxiv.org/abs/1805.07836.
