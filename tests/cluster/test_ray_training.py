@@ -4,20 +4,25 @@ import threading
 import time
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from safetensors import safe_open
 
 from recloom import Recommender
 from recloom.dataset import SplitConfig, split_dataset
+from recloom.errors import ArtifactError, DataError, TrainingError
 from recloom.fitting import fit_model, new_model
 from recloom.models import TrainingData
 from recloom.run_config import RunConfig
 from recloom.tuning import _halves, _merged, _ndcg, tune
 
 pytest.importorskip("ray", reason="needs the extra ray")
-from recloom.cluster import connected, connection
+import psutil
+
+from recloom.cluster import connected, connection, training
 from recloom.cluster.training import RayFitter
+from recloom.cluster.tuning import try_on_ray
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
@@ -77,6 +82,38 @@ def test_trials_side_by_side_are_judged_as_trials_one_by_one(cluster, dataset_of
         assert trial.value == _ndcg(model, dataset, config, chooser).mean()
 
 
+def test_what_one_worker_finds_wrong_ends_them_all_in_its_own_words(cluster, cycle_dataset, monkeypatch):
+    class Stumbling(training.Teller):  # only the worker that leads tells of its steps; the other waits for it
+        def __call__(self, what, done, total):
+            if what.startswith("epoch 2"):
+                raise DataError("the one that leads has stumbled")
+
+    monkeypatch.setattr(training, "Teller", Stumbling)
+    with pytest.raises(DataError, match="^the one that leads has stumbled$"):
+        Recommender.fit(cycle_dataset, settings=SETTINGS, fitter=RayFitter(2))
+
+
+def test_a_trial_that_fails_is_not_dropped_and_one_that_breaks_down_is(cluster, tmp_path):
+    def value_of(options, report):
+        if options["x"] == "broken":
+            raise TrainingError("the loss is nan")
+        if options["x"] == "wrong":
+            raise ArtifactError("another machine sees no dataset")
+        return 0.5
+
+    def trials_of(*choices):
+        study = optuna.create_study(direction="maximize")
+        suggest = lambda trial: {"x": trial.suggest_categorical("x", list(choices))}  # noqa: E731
+        options = {"budget": None, "seed": 0, "metric": "NDCG@10", "warm": (5, 3)}
+        try_on_ray(value_of, suggest, study.study_name, study._storage, 3, **options)
+        return study.trials
+
+    states = [trial.state.name for trial in trials_of("broken")]
+    assert states == ["FAIL"] * 3
+    with pytest.raises(ArtifactError, match="^another machine sees no dataset$"):
+        trials_of("wrong")
+
+
 def epochs_done(checkpoint):
     """Return how far a run has come, as its checkpoint says."""
     if not checkpoint.exists():
@@ -85,18 +122,27 @@ def epochs_done(checkpoint):
         return file.metadata()["state"].count('"epoch"')
 
 
-@pytest.mark.skip(reason="Ray Train waits for as many workers as before the node was lost: docs/scaling.md")
-def test_a_node_lost_in_training_changes_nothing_in_the_result(cluster, cycle_dataset, tmp_path):
+def kill_a_worker(cluster):
+    is_worker = lambda process: "RayTrainWorker" in "".join(process.cmdline())  # noqa: E731
+    next(filter(is_worker, psutil.Process().children(recursive=True))).kill()
+
+
+def lose_a_node(cluster):
+    cluster.remove_node(cluster.worker_nodes.copy().pop())
+
+
+@pytest.mark.parametrize("lose", [kill_a_worker, lose_a_node])
+def test_what_is_lost_in_training_changes_nothing_in_the_result(cluster, cycle_dataset, tmp_path, lose):
     checkpoint = tmp_path / "checkpoint"
     seen = []
 
-    def lose_a_node():
+    def lose_it():
         while epochs_done(checkpoint) < 2:
             time.sleep(0.05)
-        cluster.remove_node(cluster.worker_nodes.copy().pop())
+        lose(cluster)
         seen.append(epochs_done(checkpoint))
 
-    losing = threading.Thread(target=lose_a_node)
+    losing = threading.Thread(target=lose_it)
     losing.start()
     fitted = Recommender.fit(cycle_dataset, settings=SETTINGS, checkpoint=checkpoint, fitter=RayFitter(2))
     losing.join()
