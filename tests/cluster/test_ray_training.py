@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import optuna
@@ -15,7 +16,7 @@ from recloom.errors import ArtifactError, DataError, TrainingError
 from recloom.fitting import fit_model, new_model
 from recloom.models import TrainingData
 from recloom.run_config import RunConfig
-from recloom.tuning import _halves, _merged, _ndcg, tune
+from recloom.tuning import _halves, _merged, _ndcg, _suggest, tune
 
 pytest.importorskip("ray", reason="needs the extra ray")
 import psutil
@@ -103,7 +104,7 @@ def test_a_trial_that_fails_is_not_dropped_and_one_that_breaks_down_is(cluster, 
 
     def trials_of(*choices):
         study = optuna.create_study(direction="maximize")
-        suggest = lambda trial: {"x": trial.suggest_categorical("x", list(choices))}  # noqa: E731
+        suggest = partial(_suggest, space={"x": choices})
         options = {"budget": None, "seed": 0, "metric": "NDCG@10", "warm": (5, 3)}
         try_on_ray(value_of, suggest, study.study_name, study._storage, 3, **options)
         return study.trials

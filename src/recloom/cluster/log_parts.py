@@ -22,7 +22,7 @@ from recloom.dataset import Dataset
 from recloom.errors import DataError
 from recloom.events import CleaningConfig, Interactions, Pseudonyms, ReadReport
 from recloom.events.cleaning import clean
-from recloom.events.columns import FILE, ITEM_ID, LINE, REASON, TIMESTAMP, USER_ID
+from recloom.events.columns import FILE, ITEM_ID, LINE, REASON, USER_ID
 from recloom.events.interactions import (
     RowCounts,
     count_rows,
@@ -36,6 +36,7 @@ from recloom.events.interactions import (
 )
 from recloom.events.sources import open_table
 from recloom.events.tables import RecognisedFile, count_by_reason, header_of, text
+from recloom.events.timestamps import MILLISECONDS
 from recloom.files import replacing
 
 
@@ -208,7 +209,7 @@ def core_round(part: int, rows: Sequence[str], before: Sequence[str], few: str, 
     if done := _record(out):
         return Cleaned(str(out), done["rows"], done["dropped"])
     left_N = _left(Path(before[part]))
-    table = pl.read_parquet(Path(rows[part]) / "rows.parquet", columns=[FILE, LINE, USER_ID, ITEM_ID, TIMESTAMP])
+    table = pl.read_parquet(Path(rows[part]) / "rows.parquet", columns=[FILE, LINE, USER_ID, ITEM_ID, MILLISECONDS])
     if left_N is not None:
         table = table[left_N]
     is_few = pl.col(ITEM_ID).cast(pl.String).is_in(pl.read_parquet(few)[ITEM_ID].implode())
