@@ -90,7 +90,7 @@ def test_what_one_worker_finds_wrong_ends_them_all_in_its_own_words(cluster, cyc
                 raise DataError("the one that leads has stumbled")
 
     monkeypatch.setattr(training, "Teller", Stumbling)
-    with pytest.raises(DataError, match="^the one that leads has stumbled$"):
+    with pytest.raises(DataError, match=r"^the one that leads has stumbled$"):
         Recommender.fit(cycle_dataset, settings=SETTINGS, fitter=RayFitter(2))
 
 
@@ -111,7 +111,7 @@ def test_a_trial_that_fails_is_not_dropped_and_one_that_breaks_down_is(cluster, 
 
     states = [trial.state.name for trial in trials_of("broken")]
     assert states == ["FAIL"] * 3
-    with pytest.raises(ArtifactError, match="^another machine sees no dataset$"):
+    with pytest.raises(ArtifactError, match=r"^another machine sees no dataset$"):
         trials_of("wrong")
 
 

@@ -255,7 +255,7 @@ def _room(
 ) -> tuple[int, dict[str, float], bool]:
     """Return how many workers train at most, what each of them gets, and whether on GPUs.
 
-    Where there is room for fewer, those begin, and more join when the cluster has grown. It may have no room at all yet.
+    Where there is room for fewer, those begin, and more join when the cluster has grown. There may be no room yet.
 
     >>> _room([{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 3.0}}], 2, None)
     (2, {'CPU': 3.0}, False)
