@@ -27,6 +27,7 @@ from recloom.cluster.tuning import try_on_ray
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
+EPOCHS = 40
 # Nothing is left to each worker's own chance, so that two of them learn what one does.
 SETTINGS = {
     "split": {"protocol": "leave-one-out"},
@@ -39,7 +40,7 @@ SETTINGS = {
         "request_dropout": 0.0,
         "num_negatives": 0,
     },
-    "training": {"batch_size": 64, "epochs": 80, "patience": 80, "learning_rate": 5e-4},
+    "training": {"batch_size": 64, "epochs": EPOCHS, "patience": EPOCHS, "learning_rate": 5e-4},
 }
 
 
@@ -147,10 +148,10 @@ def test_what_is_lost_in_training_changes_nothing_in_the_result(cluster, cycle_d
     losing.start()
     fitted = Recommender.fit(cycle_dataset, settings=SETTINGS, checkpoint=checkpoint, fitter=RayFitter(2))
     losing.join()
-    assert 2 <= seen[0] < 80  # it was lost in the middle
+    assert 2 <= seen[0] < EPOCHS  # it was lost in the middle
     config = RunConfig.resolve("weave", cycle_dataset, SETTINGS)
     result, model, _ = fit_model(cycle_dataset, split_dataset(cycle_dataset, config.split), config, None)
-    assert [epoch["epoch"] for epoch in fitted.run.curve] == list(range(1, 81))
+    assert [epoch["epoch"] for epoch in fitted.run.curve] == list(range(1, EPOCHS + 1))
     assert fitted.run.best_epoch == result.best_epoch
     assert fitted.run.validation_ndcg_at_10 == pytest.approx(result.best_validation, abs=1e-3)
     for name, tensor in model.state_dict().items():
