@@ -12,6 +12,7 @@ pytest.importorskip("ray", reason="the extra ray is not installed")
 from recloom.cluster import connected, connection
 from recloom.cluster.tasks import spread
 from recloom.errors import RecloomError
+from tests.cluster.conftest import add_node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
@@ -34,10 +35,10 @@ def small():
     connection.import_ray()
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    options["_system_config"] = {"automatic_object_spilling_enabled": False}
-    cluster = Cluster(initialize_head=True, head_node_args=options)
+    cluster = Cluster()
     try:
+        spilling = {"automatic_object_spilling_enabled": False}
+        add_node(cluster, num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, _system_config=spilling)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(connection, "SECONDS_TO_LOOK", 600.0)  # machines that run tests are busy
             patch.setattr(connection, "SECONDS_TO_CHECK", 600.0)

@@ -9,6 +9,7 @@ pytest.importorskip("ray", reason="the extra ray is not installed")
 
 from recloom.cluster import connected, connection
 from recloom.cluster.tasks import spread
+from tests.cluster.conftest import add_node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
@@ -18,12 +19,11 @@ def test_nodes_that_join_while_work_waits_take_it(monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setattr(connection, "SECONDS_TO_LOOK", 600.0)  # machines that run tests are busy
-    node = {"object_store_memory": 150 * 2**20}
-    growing = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0, "include_dashboard": False})
+    growing = Cluster()
 
     def grow():
         time.sleep(5)
-        growing.add_node(num_cpus=3, **node)
+        add_node(growing, num_cpus=3)
 
     def where(job, loaded):
         time.sleep(0.5)
@@ -35,6 +35,7 @@ def test_nodes_that_join_while_work_waits_take_it(monkeypatch):
         return os.getpid()
 
     try:
+        add_node(growing, num_cpus=0, include_dashboard=False)
         with connected(growing.address) as joined:
             assert joined.cpus == 0
             joining = threading.Thread(target=grow)

@@ -24,6 +24,7 @@ import psutil
 from recloom.cluster import connected, connection, training
 from recloom.cluster.training import RayFitter
 from recloom.cluster.tuning import try_on_ray
+from tests.cluster.conftest import add_node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
@@ -50,10 +51,10 @@ def cluster():
     connection.import_ray()
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": 150 * 2**20}
-    two = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    two.add_node(**node)
+    two = Cluster()
     try:
+        add_node(two, num_cpus=1, include_dashboard=False)
+        add_node(two, num_cpus=1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(connection, "SECONDS_TO_LOOK", 600.0)  # machines that run tests are busy
             with connected(two.address):

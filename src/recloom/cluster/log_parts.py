@@ -234,7 +234,7 @@ def finish_part(job: tuple[str, str]) -> Cleaned:
     out = Path(f"{rows}.whole")
     if done := _record(out):
         return Cleaned(str(out), done["rows"], done["dropped"])
-    return _write_dataset(pl.read_parquet(rows / "rows.parquet")[_left(last)], [], out)
+    return _write_dataset(pl.read_parquet(rows / "rows.parquet")[np.load(last / "left.npy")], [], out)
 
 
 def _write_dataset(table: pl.DataFrame, dropped: list[pl.DataFrame], out: Path) -> Cleaned:
