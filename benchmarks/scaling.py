@@ -23,6 +23,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "scaling.jsonl"
+DASHES = ("4 3", "none")
+"""Of the lines of even runs and of odd ones."""
 INTERACTIONS_A_USER = 25
 ITEMS_A_MILLION = 10_000
 MOST_ITEMS = 1_000_000
@@ -79,7 +81,7 @@ def run_stage(name: str, millions: float, folder: Path) -> None:
 
 def note(figures: dict[str, object]) -> None:
     with FIGURES.open("a") as file:
-        file.write(json.dumps(figures) + "\n")
+        file.write(json.dumps({**figures, "run": RUN}) + "\n")
     print(figures, flush=True)
 
 
@@ -136,7 +138,8 @@ def recommend(millions: float, folder: Path) -> None:
     from recloom.recommender import Recommender
 
     # A model that has learned little ranks as fast as any other.
-    settings = {"encoder": {"name": "none"}, "training": {"epochs": 1, "refit": False, "budget": 1.0}}
+    training = {"epochs": 1, "refit": False, "budget": 1.0, "validation_cases": 200}
+    settings = {"encoder": {"name": "none"}, "training": training}
     dataset = Dataset.open(folder / "dataset")
     Recommender.fit(dataset, "weave", settings=settings).save(folder / "model")
     asked = Asked(model=str(folder / "model"), queries_of_a_part=USERS_OF_A_PART)
@@ -151,6 +154,8 @@ def recommend(millions: float, folder: Path) -> None:
     say(bytes=size_of(folder / "lists"), users=written.queries, share=written.queries / len(dataset.users))
 
 
+RUN = int(os.environ.get("RUN", "1"))
+"""Which run the figures are of: only those of one are to be compared."""
 STAGES = {"generate": generate, "prepare": prepare, "encode": encode, "recommend": recommend}
 STARTED = 0.0
 
@@ -214,20 +219,21 @@ def draw_panel(title: str, rows: list[dict[str, float]], key: str, scale: float,
     for value in (0.1, 1, 10, 100):
         shapes.append(f'<text x="{left - 6}" y="{y(value) + 4:.0f}" text-anchor="end">{value:g}</text>')
         shapes.append(f'<line x1="{left}" x2="{left + width}" y1="{y(value):.0f}" y2="{y(value):.0f}" stroke="#ddd"/>')
-    for stage, colour in zip(STAGES, ("#1b6ca8", "#d95f02", "#2a9d4a", "#8a4fbe"), strict=True):
+    colours = dict(zip(STAGES, ("#1b6ca8", "#d95f02", "#2a9d4a", "#8a4fbe"), strict=True))
+    for stage, run in sorted({(row["stage"], row["run"]) for row in rows}):
         points = sorted(
             (row["millions"], row[key] / row.get("share", 1) / row["millions"] / scale)
             for row in rows
-            if row["stage"] == stage
+            if (row["stage"], row["run"]) == (stage, run)
         )
-        if not points:
-            continue
         path = " ".join(f"{x(millions):.1f},{y(value):.1f}" for millions, value in points)
-        shapes.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        line = f'fill="none" stroke="{colours[stage]}" stroke-width="2" stroke-dasharray="{DASHES[run % 2]}"'
+        shapes.append(f'<polyline points="{path}" {line}/>')
         for millions, value in points:
-            shapes.append(f'<circle cx="{x(millions):.1f}" cy="{y(value):.1f}" r="3" fill="{colour}"/>')
+            shapes.append(f'<circle cx="{x(millions):.1f}" cy="{y(value):.1f}" r="3" fill="{colours[stage]}"/>')
         millions, value = points[-1]
-        shapes.append(f'<text x="{x(millions) + 7:.0f}" y="{y(value) - 5:.0f}" fill="{colour}">{stage}</text>')
+        place = f'x="{x(millions) + 7:.0f}" y="{y(value) - 5:.0f}" fill="{colours[stage]}"'
+        shapes.append(f"<text {place}>{stage} {run}</text>")
     return shapes
 
 
