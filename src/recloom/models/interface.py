@@ -151,8 +151,19 @@ class VectorModel(Model):
     def queries(self, histories: Histories) -> Tensor:
         """Return one query a history, none of which is empty; shape (B, D)."""
 
+    def branch_queries(self, histories: Histories, num_shared: int) -> Tensor:
+        """Return the queries of histories that begin alike, which may be less work than `queries`; shape (B, D).
+
+        Args:
+            histories: None of them empty.
+            num_shared: Steps at the beginning that all of them share, fewer than the shortest one has.
+        """
+        return self.queries(histories)
+
     def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
-        """Return what each score is the sum of: `id`, `text`, `popularity`, and what popularity gives `any item`.
+        """Return what each score is the sum of.
+
+        These are `id`, `text`, `popularity`, what popularity gives `any item`, and modalities by name (`image`).
 
         Args:
             query_D: Of one history.

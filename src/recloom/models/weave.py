@@ -395,7 +395,10 @@ class Weave(TrainedModel, VectorModel):
         return torch.cat([query_BD @ vectors_of(rows_N).T for rows_N in parts], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
-        query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
+        return self.branch_queries(histories, 0)
+
+    def branch_queries(self, histories: Histories, num_shared: int) -> Tensor:
+        query_BD = torch.cat([tower.queries(histories, num_shared) for tower in self._towers], dim=1)
         # Popularity is a few more coordinates: still one inner product.
         return self.prior.extend(query_BD, histories)
 
@@ -432,6 +435,7 @@ class Tower(nn.Module):
         width = config.embedding_dim
         text_IE = None if text is None else torch.from_numpy(text.vectors_IE)
         others = [torch.from_numpy(other.vectors_IE) for other in text.others] if text else []
+        self._said_by = ["text", *(other.name for other in text.others)] if text else []
         self.items: ItemVectors | CodedItems
         self.items = ItemVectors(
             len(dataset.items),
@@ -463,22 +467,29 @@ class Tower(nn.Module):
         return self._scaled(self.items(rows_N))
 
     def item_parts(self, rows_N: Tensor) -> dict[str, Tensor]:
-        """Return what id and text add to the vectors of some items, shape (N, D) each.
+        """Return what id, text and each other modality add to the vectors of some items, shape (N, D) each.
 
-        Under a cosine both are divided by the length of the vector that they make together, so that they add up to it;
+        Under a cosine they are divided by the length of the vector that they make together, so that they add up to it;
         how long the one is therefore tells on the other.
         """
         if isinstance(self.items, CodedItems):
             return {"id and text": self.item_vectors(rows_N)}
-        named = zip(("id", "text"), self.items.parts(rows_N), strict=True)
-        parts = {name: part_ND for name, part_ND in named if part_ND is not None}
+        id_ND, said = self.items.parts(rows_N)
+        parts = {} if id_ND is None else {"id": id_ND}
+        if said:
+            parts |= zip(self._said_by, said, strict=True)
         if self.config.similarity == "cosine":
             length_N1 = self.items(rows_N).norm(dim=1, keepdim=True).clamp_min(1e-6)
             parts = {name: part_ND / length_N1 for name, part_ND in parts.items()}
         return parts
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Return what to hold against the item vectors for each history, shape (B, D)."""
+    def queries(self, histories: Histories, num_shared: int = 0) -> Tensor:
+        """Return what to hold against the item vectors for each history, shape (B, D).
+
+        Args:
+            histories: None of them empty.
+            num_shared: Steps at the beginning that are the same in all of them, fewer than the shortest has.
+        """
         event_BLD, is_event_BL, timestamp_BL = self._events(histories, events_of(histories))
         last_B = torch.from_numpy(histories.length_B).to(event_BLD.device) - 1
         rows_B = torch.arange(len(last_B), device=last_B.device)
@@ -488,8 +499,13 @@ class Tower(nn.Module):
             timestamp_BL, last_B = _with_step(timestamp_BL), last_B + 1
             event_BLD[rows_B, last_B] = self.mask
             is_event_BL[rows_B, last_B] = True
-        read_BLH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)
-        state_BD = self._state(event_BLD[rows_B, last_B], read_BLH[rows_B, last_B])
+        if num_shared and self.network.is_causal:
+            trunk_1PH = self.to_network(event_BLD[:1, :num_shared])
+            branch_BSH = self.to_network(event_BLD[:, num_shared:])
+            read_BH = self.network.branches(trunk_1PH, branch_BSH, timestamp_BL)[rows_B, last_B - num_shared]
+        else:
+            read_BH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)[rows_B, last_B]
+        state_BD = self._state(event_BLD[rows_B, last_B], read_BH)
         return self._query(state_BD, requests_of(histories))
 
     def step_queries(self, histories: Histories) -> Tensor:
