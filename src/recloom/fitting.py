@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recloom.config import to_table
-from recloom.dataset import PADDING_INDEX, Dataset, Growth, Histories, Split, Vocabulary, gather
+from recloom.dataset import PADDING_INDEX, Cases, Dataset, Growth, Histories, Split, Vocabulary, gather
 from recloom.encoders import (
     Blocks,
     Encoder,
@@ -296,12 +296,12 @@ def fit_model(
     model.prepare(train_part)
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
-    text_digest = None if text is None else hashlib.sha256(b"".join(v.tobytes() for v in text.all_vectors)).hexdigest()
-    named = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
-    key = hashlib.sha256(named.encode()).hexdigest()
+    digest = hashlib.sha256(f"{dataset.fingerprint} {config.to_toml()} {teacher.digest if teacher else None}".encode())
+    for vectors in () if text is None else text.all_vectors:
+        digest.update(np.ascontiguousarray(vectors).data)
+    key = digest.hexdigest()
     cases = split.validation.sample(training.validation_cases, training.seed)
-    asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
-    target_B = dataset.item_index[cases.target]
+    asked, target_B = _asked(dataset, cases, model, config)
 
     result = train(
         model,
@@ -315,7 +315,7 @@ def fit_model(
         workers=workers,
     )
     if workers.is_lead:
-        model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, _was_there(full, config))
+        model.tune(asked, torch.from_numpy(target_B), config.include_seen, _was_there(full, config))
         result = replace(result, best_validation=_validated(model, asked, target_B, config, ALONE))
     if not refit or result.stopped == "interrupted":
         return result, model, False
@@ -337,6 +337,13 @@ def fit_model(
         workers=workers,
     )
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def _asked(dataset: Dataset, cases: Cases, model: Model, config: RunConfig) -> tuple[Histories, np.ndarray]:
+    """Return what cases ask of a model, and the answers."""
+    ends, told = cases.history_end, config.split.told
+    histories = gather(dataset, cases.history_start, ends, model.max_length, cases.target, told)
+    return histories, dataset.item_index[cases.target].astype(np.int64)
 
 
 def _was_there(full: TrainingData, config: RunConfig) -> torch.Tensor:
@@ -384,7 +391,15 @@ def learn_further(
     moments: dict[str, torch.Tensor],
     progress: Progress | None,
 ) -> dict[str, torch.Tensor]:
-    """Train on what is new and some of the old; return what the optimiser remembers then."""
+    """Train on what is new and some of the old; return what the optimiser remembers then.
+
+    What gradient steps do not learn is chosen before, as after a fit: by what everybody did first, which nothing has
+    learned from yet.
+    """
+    cases = growth.first_cases().sample(config.training.validation_cases, config.training.seed)
+    if len(cases):
+        asked, target_B = _asked(growth.dataset, cases, model, config)
+        model.tune(asked, torch.from_numpy(target_B), config.include_seen, _was_there(data, config))
     model.resume(data)
     seed = config.training.seed + int(growth.is_new_N.sum())  # other old windows each time
     stretches = new_and_replayed(data, growth.is_new_N, model.max_length, config.update, seed)
