@@ -1,4 +1,4 @@
-"""What is each circumstance of an event worth: the clock, gaps, sessions, behaviour, context, what people say of themselves?
+"""What each circumstance of an event is worth: clock, gaps, sessions, behaviour, context, a person's columns.
 
     python benchmarks/circumstances.py DATASET --seeds 0,1,2 --out circumstances.jsonl [--set training.epochs=6]
 

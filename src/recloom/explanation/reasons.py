@@ -35,8 +35,9 @@ class Reason:
 
     kind: Kind
     """`history`: an interaction; `id`, `text`, `modality` (a picture, a vector of the user's own), `popularity` and
-    `any item`: what the score is the sum of; `context`: a part of the request; `word`: a word of the item's text; `rules`: a boost or a pin; `popular`: the list is the
-    popular one; `new`: nobody had the item, its text alone placed it."""
+    `any item`: what the score is the sum of; `context`: a part of the request; `word`: a word of the item's text;
+    `rules`: a boost or a pin; `popular`: the list is the popular one; `new`: nobody had the item, its text alone placed
+    it."""
     contribution: float | None = None
     """How much lower the score would be without it. None where that is no number: the only interaction, a pin."""
     item_id: str | None = None

@@ -37,7 +37,7 @@ class SequenceNetwork(nn.Module):
     def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
         """Return the states of the steps after those that all histories share, shape (B, S, D).
 
-        The same as `forward` gives of whole histories, for less work: what is shared is read once. Needs a causal network.
+        The same as `forward` gives of whole histories, for less work: what is shared is read once. For causal networks.
 
         Args:
             trunk_1PD: The steps that the histories share.

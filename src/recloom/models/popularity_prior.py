@@ -37,10 +37,10 @@ FORGIVENESS = 0.5
 class PopularityPrior(nn.Module):
     """score = a(r) * (query . item) + b(r) . popularity(item), with a and b linear in what the request r says.
 
-    Popularity is the log of an item's share of what was taken in several windows, how long ago it was first taken, and whether it
-    never was. What is known of a request is how long ago the history ended (after a minute the next item continues it,
-    after a year what is popular now says more), how long ago training ended (the later, the more is new), and how soon
-    after it came the person took what they took (some like what is new).
+    Popularity is the log of an item's share of what was taken in several windows, how long ago it was first taken, and
+    whether it never was. What is known of a request is how long ago the history ended (after a minute the next item
+    continues it, after a year what is popular now says more), how long ago training ended (the later, the more is new),
+    and how soon after it came the person took what they took (some like what is new).
 
     How much is asked for that nobody had taken before is what carries over from validation, shared among however many
     such items there are now: few new ones are each wanted more, and a catalogue full of what nobody wants does not fill
