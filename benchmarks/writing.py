@@ -3,8 +3,8 @@
     python benchmarks/writing.py MODEL --writer smollm2 --cases 90 --candidates 20 --sentences 40
 
 Reordering: the first --candidates of each test case's list are put in the order that the model answers to a prompt
-(`recommend --rerank`); NDCG@10 before and after, the paired difference over people, and seconds a list. Phrasing: how many
-sentences of reasons it may write as it likes and still pass the check (`--writer`), and seconds a sentence.
+(`recommend --rerank`); NDCG@10 before and after, the paired difference over people, and seconds a list. Phrasing: of
+how many sentences of reasons what it writes passes the check (`--writer`), and seconds a sentence.
 """
 
 import argparse
