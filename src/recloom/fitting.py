@@ -60,6 +60,8 @@ from recloom.training import (
 )
 from recloom.workers import ALONE, Workers
 
+NEWS_ASKED = 1_000
+"""Most people whose first new interaction an update chooses by, so that it stays cheap beside a fit."""
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""
 CACHE_NAME = "embeddings.h5"
@@ -396,7 +398,7 @@ def learn_further(
     What gradient steps do not learn is chosen before, as after a fit: by what everybody did first, which nothing has
     learned from yet.
     """
-    cases = growth.first_cases().sample(config.training.validation_cases, config.training.seed)
+    cases = growth.first_cases().sample(min(NEWS_ASKED, config.training.validation_cases), config.training.seed)
     if len(cases):
         asked, target_B = _asked(growth.dataset, cases, model, config)
         model.tune(asked, torch.from_numpy(target_B), config.include_seen, _was_there(data, config))
