@@ -1,0 +1,59 @@
+"""Courses: what others took after the same course, or what a network makes of the way here? From files to a page."""
+
+import time
+from argparse import ArgumentParser
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import polars as pl
+
+from recloom import Dataset, Recommender
+from recloom.events import Interactions, read_interactions, read_items
+from recloom.serving import create_app, running
+
+DATA, RIVAL, WEEK = Path(__file__).parents[3] / "shared/data/coco-courses", "item-knn", 7 * 86_400
+parser = ArgumentParser(description=__doc__)
+parser.add_argument("files", nargs="*", default=[DATA / "interactions.csv.gz", DATA / "items.csv.gz"], type=Path)
+parser.add_argument("--out", default=Path("courses"), type=Path, help="folder for the dataset and the models")
+parser.add_argument("--budget", default=120.0, type=float, help="seconds to train")
+parser.add_argument("--port", default=8000, type=int)
+parser.add_argument("--once", action="store_true", help="end after the experiment and a list")
+asked = parser.parse_args()
+if len(asked.files) != 2 or not all(file.exists() for file in asked.files):
+    parser.error("give two files, EVENTS and ITEMS; without them, ../shared/data/coco-courses has to be there")
+
+# What happened until a day is learned from; what people did next is kept, to see who foresees it. The log is moved by
+# whole weeks so that this day is now, since a service answers for the time at which it is asked.
+log = read_interactions(asked.files[0]).table.sort("timestamp")
+today = log["timestamp"].quantile(0.9)
+past, future = log.filter(pl.col("timestamp") <= today), log.filter(pl.col("timestamp") > today)
+past = past.with_columns(pl.col("timestamp") + int(time.time() - today) // WEEK * WEEK)
+dataset = Dataset.from_tables(Interactions.of(past), read_items(asked.files[1]), out=asked.out / "dataset")
+for name in (RIVAL, "weave"):  # both are asked about the end of the past, which they do not learn from
+    model = Recommender.fit(dataset, name, settings={"training": {"budget": asked.budget}})
+    model.save(asked.out / name)
+    ndcg = model.evaluate([10]).metrics["NDCG@10"]
+    print(f"{name:15} NDCG@10 {ndcg.mean:.4f} ({ndcg.low:.4f} to {ndcg.high:.4f})")
+with TemporaryDirectory() as live, running(create_app(asked.out / "weave", f"{live}/live.db"), asked.port) as site:
+    service = httpx.Client(base_url=site, timeout=60)
+    service.post("/v1/models", json={"name": RIVAL, "path": str(asked.out / RIVAL)}).raise_for_status()
+    while len(service.get("/v1/models").json()["models"]) < 2:
+        time.sleep(0.1)
+    variants = [{"name": RIVAL, "model": RIVAL}, {"name": "weave"}]
+    service.post("/v1/experiments", json={"name": "what is taken", "variants": variants}).raise_for_status()
+    comers = future.join(past, on="user_id", how="semi").group_by("user_id", maintain_order=True).first().head(1_000)
+    for user, item in comers.select("user_id", "item_id").iter_rows():  # who finds what they took next, clicks on it
+        shown = service.post("/v1/recommendations", json={"user_id": user}).json()
+        if item in [place["item_id"] for place in shown["items"]]:
+            click = {"user_id": user, "item_id": item, "recommendation_id": shown["recommendation_id"]}
+            service.post("/v1/events", json={"events": [click]})
+    for told in service.get("/v1/experiments").json()["experiments"][0]["variants"]:
+        print(f"{told['name']:15} {told['users']} people, click rate {told['ctr_value']} {told['ctr'] or ''}")
+    wanted = {"history": past["item_id"][-2:].to_list()}  # a visitor without an account, by the last two courses taken
+    for place in service.post("/v1/recommendations", json={**wanted, "k": 5, "explain": True}).json()["items"]:
+        print(place["rank"], place["title"], "|", place["because"])
+    print(f"The page is at {site}, the experiment at {site}/live" + ("." if asked.once else "; Ctrl-C ends it."))
+    with suppress(KeyboardInterrupt):
+        time.sleep(0 if asked.once else 10**8)
