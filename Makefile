@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-cluster lint format bench bench-serve clean
+.PHONY: demo test test-cluster lint format docs bench bench-serve clean
 
 demo: $(INSTALLED)
 	$(BIN)/recloom demo --out demo
@@ -25,6 +25,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install -q -c constraints.txt sentence-transformers
 	$(BIN)/python benchmarks/prepare_speed.py
@@ -45,4 +49,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv demo build dist src/*.egg-info
+	rm -rf .venv demo site build dist src/*.egg-info

@@ -37,23 +37,23 @@ for name in (RIVAL, "weave"):  # both are asked about the end of the past, which
     ndcg = model.evaluate([10]).metrics["NDCG@10"]
     print(f"{name:15} NDCG@10 {ndcg.mean:.4f} ({ndcg.low:.4f} to {ndcg.high:.4f})")
 with TemporaryDirectory() as live, running(create_app(asked.out / "weave", f"{live}/live.db"), asked.port) as site:
-    service = httpx.Client(base_url=site, timeout=60)
-    service.post("/v1/models", json={"name": RIVAL, "path": str(asked.out / RIVAL)}).raise_for_status()
-    while len(service.get("/v1/models").json()["models"]) < 2:
-        time.sleep(0.1)
-    variants = [{"name": RIVAL, "model": RIVAL}, {"name": "weave"}]
-    service.post("/v1/experiments", json={"name": "what is taken", "variants": variants}).raise_for_status()
-    comers = future.join(past, on="user_id", how="semi").group_by("user_id", maintain_order=True).first().head(1_000)
-    for user, item in comers.select("user_id", "item_id").iter_rows():  # who finds what they took next, clicks on it
-        shown = service.post("/v1/recommendations", json={"user_id": user}).json()
-        if item in [place["item_id"] for place in shown["items"]]:
-            click = {"user_id": user, "item_id": item, "recommendation_id": shown["recommendation_id"]}
-            service.post("/v1/events", json={"events": [click]})
-    for told in service.get("/v1/experiments").json()["experiments"][0]["variants"]:
-        print(f"{told['name']:15} {told['users']} people, click rate {told['ctr_value']} {told['ctr'] or ''}")
-    wanted = {"history": past["item_id"][-2:].to_list()}  # a visitor without an account, by the last two courses taken
-    for place in service.post("/v1/recommendations", json={**wanted, "k": 5, "explain": True}).json()["items"]:
-        print(place["rank"], place["title"], "|", place["because"])
+    with httpx.Client(base_url=site, timeout=60) as service:
+        service.post("/v1/models", json={"name": RIVAL, "path": str(asked.out / RIVAL)}).raise_for_status()
+        while len(service.get("/v1/models").json()["models"]) < 2:
+            time.sleep(0.1)
+        variants = [{"name": RIVAL, "model": RIVAL}, {"name": "weave"}]
+        service.post("/v1/experiments", json={"name": "what is taken", "variants": variants}).raise_for_status()
+        comers = future.join(past, on="user_id", how="semi").group_by("user_id", maintain_order=True).first()[:999]
+        for user, item in comers.select("user_id", "item_id").iter_rows():  # who finds what came next clicks
+            shown = service.post("/v1/recommendations", json={"user_id": user}).json()
+            if item in [place["item_id"] for place in shown["items"]]:
+                click = {"user_id": user, "item_id": item, "recommendation_id": shown["recommendation_id"]}
+                service.post("/v1/events", json={"events": [click]})
+        for told in service.get("/v1/experiments").json()["experiments"][0]["variants"]:
+            print(f"{told['name']:15} {told['users']} people, click rate {told['ctr_value']}, {told['ctr']}")
+        wanted = {"history": past["item_id"][-2:].to_list()}  # a visitor who looked at two courses
+        for place in service.post("/v1/recommendations", json={**wanted, "k": 5, "explain": True}).json()["items"]:
+            print(place["rank"], place["title"], "|", place["because"])
     print(f"The page is at {site}, the experiment at {site}/live" + ("." if asked.once else "; Ctrl-C ends it."))
     with suppress(KeyboardInterrupt):
         time.sleep(0 if asked.once else 10**8)

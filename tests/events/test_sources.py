@@ -187,7 +187,7 @@ HEADER = "user_id,item_id,timestamp\n"
         (
             "log.csv",
             HEADER.encode() + b"a,x,1600000000\n" * 10_000 + "用户,x,1600000000\n".encode("gb18030"),
-            r"not UTF-8 in line 10,002, at byte 150,026; it may be GB18030 .*iconv -f GB18030 -t UTF-8 log.csv > utf8-log.csv",
+            r"in line 10,002, at byte 150,026; it may be GB18030 .*iconv -f GB18030 -t UTF-8 log.csv > utf8-log.csv",
         ),
         ("log.csv", HEADER.encode() + b"Ren\xe9,x,1600000000\n", "not UTF-8 in line 2, at byte 29; it may be Latin-1"),
         ("log.csv", HEADER + 'a,"x,1600000000\nb,y,1600000000\n', "has a quote that is opened and not closed"),
@@ -240,8 +240,12 @@ def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:
 EVENTS = "user_id,item_id,timestamp\n{0},x,1700000000\n{1},y,1700000100\n"
 ITEMS = "item_id,title\nx,{0}\ny,{1}\n"
 CHINESE, FRENCH = ("红色连衣裙", "蓝色牛仔裤"), ("Misérables", "Zoë à Noël")
-GB = r"in line 2, at byte .*; it may be GB18030 \(GBK\), then convert it with: iconv -f GB18030 -t UTF-8 log.csv > utf8-"
-LATIN = r"in line 2, at byte .*; it may be Latin-1 \(Windows-1252\), then convert it with: iconv -f WINDOWS-1252 -t UTF-8"
+GB = (
+    r"in line 2, at byte .*; it may be GB18030 \(GBK\), then convert it with: iconv -f GB18030 -t UTF-8 log.csv > utf8-"
+)
+LATIN = (
+    r"in line 2, at byte .*; it may be Latin-1 \(Windows-1252\), then convert it with: iconv -f WINDOWS-1252 -t UTF-8"
+)
 
 
 @pytest.mark.parametrize(("read", "rows"), [(read_interactions, EVENTS), (read_items, ITEMS)], ids=["log", "catalogue"])
@@ -281,7 +285,7 @@ def test_how_to_convert_what_is_gzipped_is_said_too(write: Write) -> None:
 
 
 def test_a_single_damaged_line_is_not_taken_for_another_encoding(write: Write) -> None:
-    with pytest.raises(DataError, match="in line 3, at byte .*, and what comes before is; mend or remove that line"):
+    with pytest.raises(DataError, match=r"in line 3, at byte .*, and what comes before is; mend or remove that line"):
         read_items(write("log.csv", ITEMS.format("红色", "?").encode().replace(b"?", b"\xe9t\xe9")))
 
 
