@@ -35,7 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn `docs/serving.md`, as pages call each other, into links."""
+    """Turn `docs/serving.md`, as pages call each other, into links, and links to examples into those of the site."""
     up = "../" * page.file.src_uri.count("/")
 
     def link(found: re.Match[str]) -> str:
@@ -43,6 +43,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         is_here = files.get_file_from_path(name) is not None and name != page.file.src_uri
         return f"[`docs/{name}`]({up}{name})" if is_here else found[0]
 
+    markdown = re.sub(r"\(\.\./examples/([\w-]+)/README\.md\)", rf"({up}examples/\1/index.md)", markdown)
     return re.sub(r"(?<!\[)`docs/([\w/-]+\.md)`", link, markdown)
 
 

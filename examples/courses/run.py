@@ -13,7 +13,7 @@ from recloom import Dataset, Recommender
 from recloom.events import Interactions, read_interactions, read_items
 from recloom.serving import create_app, running
 
-DATA, RIVAL, WEEK = Path(__file__).parents[3] / "shared/data/coco-courses", "item-knn", 7 * 86_400
+DATA, RIVAL, DAY = Path(__file__).parents[3] / "shared/data/coco-courses", "item-knn", 86_400
 parser = ArgumentParser(description=__doc__)
 parser.add_argument("files", nargs="*", default=[DATA / "interactions.csv.gz", DATA / "items.csv.gz"], type=Path)
 parser.add_argument("--out", default=Path("courses"), type=Path, help="folder for the dataset and the models")
@@ -25,11 +25,11 @@ if len(asked.files) != 2 or not all(file.exists() for file in asked.files):
     parser.error("give two files, EVENTS and ITEMS; without them, ../shared/data/coco-courses has to be there")
 
 # What happened until a day is learned from; what people did next is kept, to see who foresees it. The log is moved by
-# whole weeks so that this day is now, since a service answers for the time at which it is asked.
+# whole days so that this day is now, since a service answers for the time at which it is asked.
 log = read_interactions(asked.files[0]).table.sort("timestamp")
 today = log["timestamp"].quantile(0.9)
 past, future = log.filter(pl.col("timestamp") <= today), log.filter(pl.col("timestamp") > today)
-past = past.with_columns(pl.col("timestamp") + int(time.time() - today) // WEEK * WEEK)
+past = past.with_columns(pl.col("timestamp") + int(time.time() - today) // DAY * DAY)
 dataset = Dataset.from_tables(Interactions.of(past), read_items(asked.files[1]), out=asked.out / "dataset")
 for name in (RIVAL, "weave"):  # both are asked about the end of the past, which they do not learn from
     model = Recommender.fit(dataset, name, settings={"training": {"budget": asked.budget}})
