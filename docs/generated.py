@@ -1,4 +1,4 @@
-"""Pages of the site that are made when it is built: the commands from their --help, and the examples' own pages.
+"""Pages of the site that are made when it is built: the commands from their --help, the examples' own, README in Chinese.
 
 mkdocs calls the functions whose names begin with `on_`.
 """
@@ -23,6 +23,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     root = Path(config.config_file_path).parent
     files.append(File.generated(config, "reference/commands.md", content=command_reference()))
+    files.append(File.generated(config, "zh.md", content=(root / "README.zh.md").read_text(encoding="utf-8")))
     for name in EXAMPLES:
         folder = root / "examples" / name
         story = (folder / "README.md").read_text(encoding="utf-8")
@@ -35,7 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn `docs/serving.md`, as pages call each other, into links, and links to examples into those of the site."""
+    """Turn `docs/serving.md`, as pages call each other, into links, and links between READMEs into those of the site."""
     up = "../" * page.file.src_uri.count("/")
 
     def link(found: re.Match[str]) -> str:
@@ -43,7 +44,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         is_here = files.get_file_from_path(name) is not None and name != page.file.src_uri
         return f"[`docs/{name}`]({up}{name})" if is_here else found[0]
 
-    markdown = re.sub(r"\(\.\./examples/([\w-]+)/README\.md\)", rf"({up}examples/\1/index.md)", markdown)
+    markdown = re.sub(r"\((?:\.\./)?examples/([\w-]+)/README\.md\)", rf"({up}examples/\1/index.md)", markdown)
+    markdown = markdown.replace("(README.md)", f"({up}index.md)")
     return re.sub(r"(?<!\[)`docs/([\w/-]+\.md)`", link, markdown)
 
 
