@@ -1,4 +1,4 @@
-"""Pages of the site that are made when it is built: the commands from their --help, the examples' own, README in Chinese.
+"""Pages of the site made when it is built: commands from their --help, the examples' own, README in Chinese.
 
 mkdocs calls the functions whose names begin with `on_`.
 """
@@ -36,7 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn `docs/serving.md`, as pages call each other, into links, and links between READMEs into those of the site."""
+    """Turn `docs/serving.md`, as pages call each other, into links, and links of READMEs into those of the site."""
     up = "../" * page.file.src_uri.count("/")
 
     def link(found: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ import httpx
 import polars as pl
 
 from recloom import Dataset, Recommender
-from recloom.events import Interactions, read_interactions, read_items
+from recloom.events import Entities, Interactions, read_interactions, read_items
 from recloom.serving import create_app, running
 
 DATA, RIVAL, DAY = Path(__file__).parents[3] / "shared/data/amazon-games-2018", "popular-recent", 86_400
@@ -24,13 +24,13 @@ asked = parser.parse_args()
 if len(asked.files) != 2 or not all(file.exists() for file in asked.files):
     parser.error("give two files, EVENTS and ITEMS; without them, ../shared/data/amazon-games-2018 has to be there")
 
-# What happened until a day is learned from; what people did next is kept, to see who foresees it. The log is moved by
-# whole days so that this day is now, since a service answers for the time at which it is asked.
+# The past is learned from, what followed kept. A service answers for the time it is asked at: the log moves to now.
 log = read_interactions(asked.files[0]).table.sort("timestamp")
 today = log["timestamp"].quantile(0.9)
 past, future = log.filter(pl.col("timestamp") <= today), log.filter(pl.col("timestamp") > today)
 past = past.with_columns(pl.col("timestamp") + int(time.time() - today) // DAY * DAY)
-dataset = Dataset.from_tables(Interactions.of(past), read_items(asked.files[1]), out=asked.out / "dataset")
+items = Entities.of(read_items(asked.files[1]).table.join(past, on="item_id", how="semi"))  # what is there by then
+dataset = Dataset.from_tables(Interactions.of(past), items, out=asked.out / "dataset")
 for name in (RIVAL, "weave"):  # both are asked about the end of the past, which they do not learn from
     model = Recommender.fit(dataset, name, settings={"training": {"budget": asked.budget}})
     model.save(asked.out / name)
