@@ -29,8 +29,8 @@ log = read_interactions(asked.files[0]).table.sort("timestamp")
 today = log["timestamp"].quantile(0.9)
 past, future = log.filter(pl.col("timestamp") <= today), log.filter(pl.col("timestamp") > today)
 past = past.with_columns(pl.col("timestamp") + int(time.time() - today) // DAY * DAY)
-items = Entities.of(read_items(asked.files[1]).table.join(past, on="item_id", how="semi"))  # what is there by then
-dataset = Dataset.from_tables(Interactions.of(past), items, out=asked.out / "dataset")
+items = read_items(asked.files[1]).table.filter(pl.col("item_id").is_in(past["item_id"].unique().to_list()))
+dataset = Dataset.from_tables(Interactions.of(past), Entities.of(items), out=asked.out / "dataset")
 for name in (RIVAL, "weave"):  # both are asked about the end of the past, which they do not learn from
     model = Recommender.fit(dataset, name, settings={"training": {"budget": asked.budget}})
     model.save(asked.out / name)
