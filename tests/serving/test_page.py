@@ -561,7 +561,7 @@ def test_every_sentence_of_the_page_has_a_chinese_one_and_no_more():
         for words in re.findall(r'"([^"]+)"', call)
     ]
     assert len(said) > 50
-    elsewhere = {"Try it", "Live", "Interface", "time", "pinned", "{} of {} also in {}", "from the log"}
+    elsewhere = {"Try it", "Live", "Interface", "time", "image", "pinned", "{} of {} also in {}", "from the log"}
     elsewhere |= {"not in the catalogue, skipped", *lists._PARTS.values()}
     assert {*said, *elsewhere} == set(CHINESE)
 

@@ -76,6 +76,7 @@ CHINESE = {
     "its popularity": "它的热度",
     "what any item gets": "任何物品都有的",
     "time": "时间",
+    "image": "图片",
 }  # fmt: skip
 
 
