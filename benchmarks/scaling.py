@@ -26,6 +26,7 @@ FIGURES = HERE / "scaling.jsonl"
 INTERACTIONS_A_USER = 25
 ITEMS_A_MILLION = 10_000
 MOST_ITEMS = 1_000_000
+USERS_OF_A_PART, MOST_PARTS = 1_000, 4
 
 
 def main() -> None:
@@ -130,16 +131,24 @@ def encode(millions: float, folder: Path) -> None:
 
 
 def recommend(millions: float, folder: Path) -> None:
-    from recloom.bulk import Asked, write_lists
+    from recloom.bulk import Asked, answer_part, write_lists
     from recloom.dataset import Dataset
     from recloom.recommender import Recommender
 
     # A model that has learned little ranks as fast as any other.
     settings = {"encoder": {"name": "none"}, "training": {"epochs": 1, "refit": False, "budget": 1.0}}
-    Recommender.fit(Dataset.open(folder / "dataset"), "weave", settings=settings).save(folder / "model")
+    dataset = Dataset.open(folder / "dataset")
+    Recommender.fit(dataset, "weave", settings=settings).save(folder / "model")
+    asked = Asked(model=str(folder / "model"), queries_of_a_part=USERS_OF_A_PART)
+    recommender = asked.load()
+
+    def some(parts, asked, out):
+        return (answer_part(part, recommender, asked, out) for part in parts[:MOST_PARTS])
+
     begin()
-    written = write_lists(Asked(model=str(folder / "model")), folder / "lists")
-    say(bytes=size_of(folder / "lists"), users=written.queries)
+    written = write_lists(asked, folder / "lists", some)
+    # Lists of all users would take as much longer as there are more.
+    say(bytes=size_of(folder / "lists"), users=written.queries, share=written.queries / len(dataset.users))
 
 
 STAGES = {"generate": generate, "prepare": prepare, "encode": encode, "recommend": recommend}
@@ -206,7 +215,11 @@ def draw_panel(title: str, rows: list[dict[str, float]], key: str, scale: float,
         shapes.append(f'<text x="{left - 6}" y="{y(value) + 4:.0f}" text-anchor="end">{value:g}</text>')
         shapes.append(f'<line x1="{left}" x2="{left + width}" y1="{y(value):.0f}" y2="{y(value):.0f}" stroke="#ddd"/>')
     for stage, colour in zip(STAGES, ("#1b6ca8", "#d95f02", "#2a9d4a", "#8a4fbe"), strict=True):
-        points = sorted((row["millions"], row[key] / row["millions"] / scale) for row in rows if row["stage"] == stage)
+        points = sorted(
+            (row["millions"], row[key] / row.get("share", 1) / row["millions"] / scale)
+            for row in rows
+            if row["stage"] == stage
+        )
         if not points:
             continue
         path = " ".join(f"{x(millions):.1f},{y(value):.1f}" for millions, value in points)

@@ -64,6 +64,18 @@ def test_lists_of_other_questions_are_not_mixed(model, tmp_path):
         write_lists(Asked(model=str(model)), tmp_path / "other")
 
 
+@pytest.mark.parametrize("items", ["items", "items/a.csv", "items/*.csv"])
+def test_lists_with_another_catalogue_are_of_another_run(model, tmp_path, items):
+    (tmp_path / "items").mkdir()
+    catalogue = tmp_path / "items" / "a.csv"
+    catalogue.write_text("item_id,title\n0,none\n")
+    asked = Asked(model=str(model), items=str(tmp_path / items))
+    before = asked.facts()
+    assert asked.facts() == before
+    catalogue.write_text("item_id,title\n1,one\n")
+    assert asked.facts() != before
+
+
 def test_parts_of_a_file_are_its_lines(model, tmp_path):
     path = tmp_path / "queries.jsonl"
     lines = [json.dumps({"query_id": f"q{n}", "history": [str(n % 9), "nowhere"] if n else []}) for n in range(10)]

@@ -14,6 +14,7 @@ import polars as pl
 
 from recloom.dataset import Dataset, Interaction
 from recloom.errors import ConfigError, DataError
+from recloom.events.sources import find_files
 from recloom.files import current_folder, file_digest, recover, replacing, version_of
 from recloom.recommender import RankedList, Recommender
 
@@ -49,8 +50,10 @@ class Asked:
 
     def facts(self) -> dict[str, Any]:
         """Return all that decides the lists: two of the same are of one run."""
-        files = [path for path in (self.histories, self.items) if path]
-        digests = {path: file_digest(Path(path)) if Path(path).is_file() else "" for path in files}
+        files = find_files(self.items) if self.items else []
+        if self.histories and Path(self.histories).is_file():
+            files.append(Path(self.histories))
+        digests = {str(path): file_digest(path) for path in files}
         return {**asdict(self), "model_digest": version_of(Path(self.model)), "digests": digests}
 
 

@@ -214,6 +214,12 @@ def opened_modality(config: EncoderConfig, name: str, vectors_IE: np.ndarray, ma
     return Modality(name, vectors_IE, partial(parse_vectors, width=vectors_IE.shape[1]))
 
 
+def portable(text: ItemText, config: EncoderConfig) -> ItemText:
+    """Return the same item text for another process: more is read by encoders that are loaded where they are needed."""
+    others = tuple(opened_modality(config, one.name, one.vectors_IE, one.made_by) for one in text.others)
+    return replace(text, read=text.read if config.name == "none" else text_reader(config), others=others)
+
+
 def _picture_reader(
     load: Callable[[], ImageEncoder], cache: Path | None, progress: Progress | None = None
 ) -> Callable[[Sequence[str]], tuple[np.ndarray, Problems]]:

@@ -18,7 +18,7 @@ from recloom.dataset import Cases, Dataset, Split, gather, split_dataset
 from recloom.errors import ConfigError, TrainingError
 from recloom.evaluation import metric_values
 from recloom.evaluation.significance import PairedDifference, paired_difference
-from recloom.fitting import fit_model, new_model, read_catalogue, text_reader
+from recloom.fitting import fit_model, new_model, portable, read_catalogue
 from recloom.models import MODELS, CountedModel, ItemText, Model, Ranker, Span, TrainingData
 from recloom.recommender import load_teacher
 from recloom.run_config import EncoderConfig, RunConfig
@@ -122,7 +122,14 @@ def tune(
     done = sum(trial.state.is_finished() for trial in study.trials)
     if on_ray and trials > done:
         there = partial(
-            _value_there, dataset.path.absolute(), model, settings, asked, chosen, _portable(text, chosen), chooser
+            _value_there,
+            dataset.path.absolute(),
+            model,
+            settings,
+            asked,
+            chosen,
+            portable(text, chosen) if text else None,
+            chooser,
         )
         try_on_ray(
             there,
@@ -194,11 +201,6 @@ def _value(
 def _value_there(dataset: Path, *rest: Any) -> float:
     """Do the same where nothing is open yet, such as on another machine."""
     return _value(Dataset(dataset), *rest)
-
-
-def _portable(text: ItemText | None, encoder: EncoderConfig) -> ItemText | None:
-    """Return item text that may travel: more of it is read by an encoder that is loaded where it is needed."""
-    return None if text is None else replace(text, read=text_reader(encoder))
 
 
 def _halves(cases: Cases) -> tuple[Cases, Cases]:

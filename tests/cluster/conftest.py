@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,25 @@ def write_parts(folder: Path, num_parts: int = 4, num_users: int = 60) -> None:
         if part == 2:  # not all files of a log have the same columns
             rows = rows.drop("price").with_columns(weight=pl.lit(0.5))
         rows.write_parquet(folder / f"part-{part:05}.parquet")
+
+
+class SlowClock:
+    """A clock by which the half minute that Ray gives a node to start is one: tests may run on a busy machine."""
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+    def monotonic(self):
+        return time.monotonic() / 2
+
+
+def add_node(cluster, **options):
+    """Add a node to a cluster of this machine, the first being its head; tests may run on a busy one."""
+    from ray._private import node as ray_node
+
+    from recloom.cluster import connection
+
+    ray_node.time = SlowClock()
+    # Fewer processes start sooner.
+    options = {"object_store_memory": 150 * 2**20, "include_log_monitor": False, "no_monitor": True, **options}
+    return connection.patiently(lambda: cluster.add_node(**options))

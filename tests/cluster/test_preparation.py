@@ -119,6 +119,37 @@ def test_a_run_that_was_killed_goes_on_where_it_was(in_turn, log, monkeypatch):
     assert {path: os.stat(path).st_mtime_ns for path in (log / ".parts.parts").rglob("dataset.h5")} == done
 
 
+def test_rounds_of_dropping_write_no_interactions_again(in_turn, log, monkeypatch):
+    from recloom.cluster import preparation
+
+    monkeypatch.setattr(preparation.shutil, "rmtree", lambda *_, **__: None)  # what was done stays to be looked at
+    in_turn([str(log / "log")], out=log / "parts", cleaning=CleaningConfig(min_interactions=20), rows_of_a_part=300)
+    rounds = list((log / ".parts.parts" / "parts").glob("*.round*"))
+    assert len({path.suffix for path in rounds}) >= 2
+    assert not [path for one in rounds for path in one.glob("*") if path.name in ("rows.parquet", "dataset.h5")]
+
+
+def test_more_parts_than_there_may_be_open_files_are_put_together(in_turn, log, monkeypatch):
+    resource = pytest.importorskip("resource", reason="a limit of open files is for POSIX")
+    from recloom.cluster import preparation
+
+    really = preparation.assemble
+
+    def with_few_files(parts, *arguments, **options):
+        assert len(parts) > 12
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/dev/fd"))) + 8, hard))
+        try:
+            return really(parts, *arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    monkeypatch.setattr(preparation, "assemble", with_few_files)
+    once = Dataset.from_files(log / "log", out=log / "once")
+    parts, *_ = in_turn([str(log / "log")], out=log / "parts", rows_of_a_part=100)
+    assert parts.fingerprint == once.fingerprint
+
+
 def test_a_log_with_nothing_usable_is_refused_with_the_same_words(in_turn, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("user_id,item_id,timestamp\n,a,1700000000\nu,,1700000000\n")

@@ -21,11 +21,17 @@ def test_without_a_number_there_is_a_worker_for_each_gpu_or_else_each_node():
     assert _room([node(0), node(3), node(3)], None, None) == (2, {"CPU": 3.0}, False)
 
 
-def test_more_workers_than_there_is_room_for_are_refused_at_once():
-    with pytest.raises(ConfigError, match="--workers 3 is more than the Ray cluster has room for: 2 CPUs on 1 nodes"):
-        _room([node(2), node(9, alive=False)], 3, None)
-    with pytest.raises(ConfigError, match=r"training\.device is cuda, and the Ray cluster has 1 GPUs for 2 workers"):
-        _room([node(8, gpus=1)], 2, "cuda")
+def test_a_cluster_that_is_still_to_grow_is_asked_for_as_many_workers_as_are_wanted():
+    assert _room([node(2), node(9, alive=False)], 3, None) == (3, {"CPU": 1.0}, False)
+    assert _room([node(0)], 8, None) == (8, {"CPU": 1.0}, False)
+    assert _room([node(0)], 8, "cuda") == (8, {"CPU": 1.0, "GPU": 1.0}, True)
+
+
+def test_without_a_number_there_has_to_be_something_to_count():
+    with pytest.raises(ConfigError, match="no node with a CPU now; start one, or say with --workers how many"):
+        _room([node(0)], None, None)
+    with pytest.raises(ConfigError, match=r"training\.device is cuda, and the Ray cluster has no GPU now"):
+        _room([node(8)], None, "cuda")
 
 
 @pytest.mark.parametrize(

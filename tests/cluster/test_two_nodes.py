@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,37 +22,23 @@ from recloom.errors import ConfigError, DataError
 from recloom.events import Synthetic, write_synthetic
 from recloom.recommender import Recommender
 from recloom.run_config import EncoderConfig
+from tests.cluster.conftest import add_node
 
 # What Ray and its parts say while they start and stop is theirs.
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 ML_1M = Path(__file__).parents[3] / "shared" / "data" / "ml-1m"
 
 
-class SlowClock:
-    """A clock by which the half minute that Ray gives a node to start is one: tests may run on a busy machine."""
-
-    def __getattr__(self, name):
-        return getattr(time, name)
-
-    def monotonic(self):
-        return time.monotonic() / 2
-
-
 @pytest.fixture(scope="module")
 def two_nodes():
     """Start a head node and another node, and be part of them."""
     connection.import_ray()
-    from ray._private import node as ray_node
     from ray.cluster_utils import Cluster
 
-    ray_node.time = SlowClock()
-
-    # Fewer processes start sooner.
-    node = {"num_cpus": 2, "object_store_memory": 150 * 2**20, "include_log_monitor": False, "no_monitor": True}
     cluster = Cluster()
     try:
-        connection.patiently(lambda: cluster.add_node(**node, include_dashboard=False))
-        connection.patiently(lambda: cluster.add_node(**node))
+        add_node(cluster, num_cpus=2, include_dashboard=False)
+        add_node(cluster, num_cpus=2)
         with connected(cluster.address) as joined:
             yield joined
     finally:

@@ -14,8 +14,10 @@ from recloom.compression.pruning import prune
 from recloom.compression.quantizing import quantize
 from recloom.errors import ArtifactError, ConfigError
 from recloom.events import read_interactions, read_items
+from recloom.fitting import portable, read_catalogue
 from recloom.models import MODELS
 from recloom.models.item_vectors import ItemVectors
+from recloom.run_config import RunConfig
 from tests.conftest import NEW_ITEMS, write_coloured_shop
 
 QUICK = {
@@ -34,6 +36,19 @@ def settings(**tables):
 @pytest.fixture
 def shop(tmp_path, mean_colour):
     return Dataset.from_files(*write_coloured_shop(tmp_path / "shop"), out=tmp_path / "dataset")
+
+
+def test_pictures_travel_to_the_machines_of_a_cluster(shop, tmp_path):
+    cloudpickle = pytest.importorskip("ray.cloudpickle", reason="the extra ray is not installed")
+    config = RunConfig.resolve("weave", shop, settings(encoder={"name": "hashing", "image": "efficientnet"}))
+    text, _, chosen, _ = read_catalogue(shop, config, None)
+    there = cloudpickle.loads(cloudpickle.dumps(portable(text, chosen)))
+    assert [other.name for other in there.others] == ["image"]
+    for ours, theirs in zip(text.all_vectors, there.all_vectors, strict=True):
+        np.testing.assert_array_equal(theirs, ours)
+    new = [str(tmp_path / "shop" / "new-red.png")]
+    np.testing.assert_array_equal(there.others[0].read(new)[0], text.others[0].read(new)[0])
+    np.testing.assert_array_equal(there.read(["a word"]), text.read(["a word"]))
 
 
 def scores(recommender, history, items=tuple(NEW_ITEMS)):

@@ -28,16 +28,16 @@ def encode_on_cluster(config: EncoderConfig, workers: int | None = None) -> Bloc
     def encode(blocks: Sequence[Sequence[str]]) -> Iterator[np.ndarray]:
         import ray
 
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
         waiting: dict[int, np.ndarray] = {}
         following = 0
         for place, block_NE in spread(
             [list(block) for block in blocks],
             _encode,
-            (config, "cuda" if gpus else "cpu"),
+            (config, "cuda" if has_gpu else "cpu"),
             loaded=encoder_of,
-            workers=workers or gpus or None,
-            gpus=1 if gpus else 0,
+            workers=workers,
+            gpus=1 if has_gpu else 0,
         ):
             waiting[place] = block_NE
             while following in waiting:

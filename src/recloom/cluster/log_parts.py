@@ -22,7 +22,7 @@ from recloom.dataset import Dataset
 from recloom.errors import DataError
 from recloom.events import CleaningConfig, Interactions, Pseudonyms, ReadReport
 from recloom.events.cleaning import clean
-from recloom.events.columns import FILE, ITEM_ID, REASON, USER_ID
+from recloom.events.columns import FILE, ITEM_ID, LINE, REASON, USER_ID
 from recloom.events.interactions import (
     RowCounts,
     count_rows,
@@ -36,6 +36,7 @@ from recloom.events.interactions import (
 )
 from recloom.events.sources import open_table
 from recloom.events.tables import RecognisedFile, count_by_reason, header_of, text
+from recloom.events.timestamps import MILLISECONDS
 from recloom.files import replacing
 
 
@@ -178,7 +179,12 @@ def clean_part(part: int, sources: Sequence[str], key: str, cleaning: CleaningCo
     table = in_order(pl.concat(tables, how="diagonal"))
     own = CleaningConfig(**{**asdict(cleaning), "min_interactions": 0})
     table, dropped = clean(table, own)
-    return _finish(table, dropped, out, whole=cleaning.min_interactions <= 1)
+    if cleaning.min_interactions <= 1:
+        return _write_dataset(table, dropped, out)
+    with _finished(out, dropped, len(table)) as beside:
+        table.write_parquet(beside / "rows.parquet")
+        _count_items(table, beside)
+    return Cleaned(str(out), len(table), count_by_reason(rejects_of(dropped)))
 
 
 def _read_group(path: Path, part: int) -> pl.DataFrame:
@@ -186,49 +192,73 @@ def _read_group(path: Path, part: int) -> pl.DataFrame:
     return table.with_columns(pl.col(name).cast(pl.Categorical) for name, t in table.schema.items() if t == pl.String)
 
 
-def core_round(part: int, before: Sequence[str], few: str, minimum: int, number: int) -> Cleaned:
+def core_round(part: int, rows: Sequence[str], before: Sequence[str], few: str, minimum: int, number: int) -> Cleaned:
     """Drop, once, users with too few interactions and the items that are named.
+
+    The rows stay where they are; which of them are left is what a round writes.
 
     Args:
         part: Which users.
-        before: The folders of the rows of all parts.
+        rows: The folders of the rows of all parts.
+        before: The folders of the round before, of all parts; those of the rows in the first one.
         few: A Parquet file of the items that have too few interactions of everybody.
         minimum: What is too few for a user.
         number: Which round it is.
     """
-    folder = before[part]
-    out = Path(folder).with_name(f"{Path(folder).name.split('.round')[0]}.round{number}")
+    out = Path(f"{rows[part]}.round{number}")
     if done := _record(out):
         return Cleaned(str(out), done["rows"], done["dropped"])
-    table = pl.read_parquet(Path(folder) / "rows.parquet")
+    left_N = _left(Path(before[part]))
+    table = pl.read_parquet(Path(rows[part]) / "rows.parquet", columns=[FILE, LINE, USER_ID, ITEM_ID, MILLISECONDS])
+    if left_N is not None:
+        table = table[left_N]
     is_few = pl.col(ITEM_ID).cast(pl.String).is_in(pl.read_parquet(few)[ITEM_ID].implode())
     bad = table.select(bad=(pl.len().over(USER_ID) < minimum) | is_few)["bad"]
     reason = pl.lit("below min-interactions").alias(REASON)
-    return _finish(table.filter(~bad), [table.filter(bad).with_columns(reason)] if bad.any() else [], out, whole=False)
+    dropped = [table.filter(bad).with_columns(reason)] if bad.any() else []
+    with _finished(out, dropped, len(table) - int(bad.sum())) as beside:
+        still_N = np.flatnonzero(~bad.to_numpy())
+        np.save(beside / "left.npy", still_N if left_N is None else left_N[still_N])
+        _count_items(table.filter(~bad), beside)
+    return Cleaned(str(out), len(table) - int(bad.sum()), count_by_reason(rejects_of(dropped)))
 
 
-def finish_part(folder: str) -> Cleaned:
-    """Make the dataset of rows of which nothing more is to be dropped."""
-    out = Path(f"{folder}.whole")
+def _left(folder: Path) -> np.ndarray | None:
+    """Return which rows a round left, None where there was none."""
+    return np.load(folder / "left.npy") if (folder / "left.npy").exists() else None
+
+
+def finish_part(job: tuple[str, str]) -> Cleaned:
+    """Make the dataset of rows of which nothing more is to be dropped, given the folders of the rows and the round."""
+    rows, last = map(Path, job)
+    out = Path(f"{rows}.whole")
     if done := _record(out):
         return Cleaned(str(out), done["rows"], done["dropped"])
-    return _finish(pl.read_parquet(Path(folder) / "rows.parquet"), [], out, whole=True)
+    return _write_dataset(pl.read_parquet(rows / "rows.parquet")[np.load(last / "left.npy")], [], out)
 
 
-def _finish(table: pl.DataFrame, dropped: list[pl.DataFrame], out: Path, whole: bool) -> Cleaned:
+def _write_dataset(table: pl.DataFrame, dropped: list[pl.DataFrame], out: Path) -> Cleaned:
     rejects = rejects_of(dropped)
-    reasons = count_by_reason(rejects)
-    with replacing(out) as beside:
-        beside.mkdir()
-        if whole and len(table):
+    with _finished(out, dropped, len(table)) as beside:
+        if len(table):
             report = ReadReport([], len(table), len(table), {}, {})
             Dataset.from_tables(Interactions(finished(table), report, rejects), out=beside)
-        elif not whole:
-            table.write_parquet(beside / "rows.parquet")
-            table[ITEM_ID].cast(pl.String).value_counts(name="n").write_parquet(beside / "items.parquet")
+    return Cleaned(str(out), len(table), count_by_reason(rejects))
+
+
+@contextmanager
+def _finished(out: Path, dropped: list[pl.DataFrame], num_rows: int) -> Iterator[Path]:
+    """Give a folder to write to, which takes its place once it is written, with what was dropped."""
+    rejects = rejects_of(dropped)
+    with replacing(out) as beside:
+        beside.mkdir()
+        yield beside
         rejects.write_csv(beside / "rejects.csv", include_header=False)
-        _write_record(beside, rows=len(table), dropped=reasons)
-    return Cleaned(str(out), len(table), reasons)
+        _write_record(beside, rows=num_rows, dropped=count_by_reason(rejects))
+
+
+def _count_items(table: pl.DataFrame, folder: Path) -> None:
+    table[ITEM_ID].cast(pl.String).value_counts(name="n").write_parquet(folder / "items.parquet")
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -192,20 +192,22 @@ def _cleaned(
     rounds = [_all(jobs, clean_part, (sources, key, cleaning, work), _step(progress, "cleaning parts of users"))]
     if cleaning.min_interactions <= 1:
         return rounds
+    rows = [part.folder for part in rounds[0]]
     num_dropped = 1
     while num_dropped:
         few = work / f"few-{key}-{len(rounds)}.parquet"
         _write_few([Path(part.folder) / "items.parquet" for part in rounds[-1]], cleaning.min_interactions, few)
         before = [part.folder for part in rounds[-1]]
-        shared = (before, str(few), cleaning.min_interactions, len(rounds))
+        shared = (rows, before, str(few), cleaning.min_interactions, len(rounds))
         rounds.append(_all(jobs, core_round, shared, _step(progress, "dropping who has few interactions")))
         num_dropped = sum(sum(part.dropped.values()) for part in rounds[-1])
-    rounds.append(_all([part.folder for part in rounds[-1]], finish_part, (), _step(progress, "writing datasets")))
+    last = list(zip(rows, (part.folder for part in rounds[-1]), strict=True))
+    rounds.append(_all(last, finish_part, (), _step(progress, "writing datasets")))
     return rounds
 
 
 def _all(
-    jobs: Sequence[int] | Sequence[str],
+    jobs: Sequence[int] | Sequence[tuple[str, str]],
     function: Callable[..., Cleaned],
     shared: tuple[Any, ...],
     report: Progress | None,

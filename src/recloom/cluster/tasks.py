@@ -28,7 +28,7 @@ def spread(
         function: Called with a job and the arguments; with what `loaded` returned between them where that is given.
         arguments: What is the same for all jobs.
         loaded: Called with the arguments once in each worker, for what takes long to load: a model.
-        workers: Processes that are loaded. None: as many as there is work and CPUs for.
+        workers: Processes that are loaded. None: as many as there is work and room for, and more as nodes join.
         gpus: Of a GPU for each of them.
         progress: Told how many jobs are done, and of how many.
 
@@ -50,11 +50,14 @@ def spread(
         shared = ray.put(tuple(arguments))
         done = data.map(_call_once, fn_kwargs={"function": function, "arguments": shared}, num_cpus=1)
     else:
-        most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)  # the rest reads jobs
+        have = ray.cluster_resources()
+        places = have.get("GPU", 0) / gpus if gpus else have.get("CPU", 1) - 1  # the rest reads jobs
+        # A cluster may grow while it is worked on, and may have had no worker at all when it began.
+        most = min(workers or len(rows), len(rows))
         done = data.map(
             _Loaded,
             fn_constructor_kwargs={"function": function, "loaded": loaded, "arguments": tuple(arguments)},
-            compute=ActorPoolStrategy(size=min(most, len(rows))),
+            compute=ActorPoolStrategy(min_size=min(workers or max(1, int(places)), most), max_size=most),
             num_cpus=1,
             num_gpus=gpus,
         )

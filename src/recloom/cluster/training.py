@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 
 from recloom.cluster.board import Board, Teller
 from recloom.dataset import Dataset, Split, split_dataset
 from recloom.errors import ArtifactError, ConfigError, RecloomError
-from recloom.fitting import blank_model, fit_model, text_reader
+from recloom.fitting import blank_model, fit_model, portable
 from recloom.models import ItemText, Model, Teacher
 from recloom.run_config import RunConfig
 from recloom.training import Epoch, Progress, TrainingResult
@@ -29,8 +29,11 @@ from recloom.workers import Group
 MOST_FAILURES = 10
 """Losses of workers after which a run is given up; each costs one epoch at most."""
 SECONDS_BETWEEN_LOOKS = 1.0
-SECONDS_TO_START = 120
-"""How long Ray waits for workers that import torch on a busy node, before it tries again."""
+SECONDS_FOR_ROOM = 25
+"""How long Ray Train waits for room for as many workers as it believes there is, before it counts again. It learns of a
+lost node within 20 s, and until then it would wait for workers on it."""
+SECONDS_TO_GROW = 900.0
+"""How long nobody may have started to train, in case machines are on their way."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +43,23 @@ class _Work:
     dataset: Path
     fingerprint: str
     config: RunConfig
-    vectors_IE: np.ndarray | None
-    titles: list[str]
+    text: ItemText | None
     teacher: Teacher | None
     checkpoint: Path | None
-    tell: Progress
+    tell: Teller
 
 
 @dataclass(frozen=True)
 class RayFitter:
     """`fit_model` on the Ray cluster that this program is connected to.
 
-    Where a worker is lost, Ray Train starts workers again and they go on from the checkpoint. That does not yet happen
-    by itself where a whole node is lost (docs/scaling.md). The same command given again goes on too, with the same or
-    another number of workers.
+    Where a worker or a whole node is lost, Ray Train starts as many workers again as there is room for, and they go on
+    from the checkpoint; where there is room for more, up to the number asked for, it starts those. The same command
+    given again goes on too, with the same or another number of workers.
     """
 
     workers: int | None = None
-    """How many train together. None: one for each GPU, or else one for each node."""
+    """How many train together, at most. None: one for each GPU, or else one for each node."""
 
     def __call__(
         self,
@@ -72,18 +74,13 @@ class RayFitter:
         """Train as `fit_model` does; arguments and results are the same.
 
         Raises:
-            ConfigError: The cluster has no room for so many workers.
-            RecloomError: Too many workers were lost.
+            ConfigError: The cluster has no GPU, and one is asked for.
+            RecloomError: Too many workers were lost, or there was no room for any.
         """
         import ray
         from ray.train import ScalingConfig
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        if text is not None and text.others:
-            raise ConfigError(
-                "pictures and other vectors beside text are not sent to the workers of a Ray cluster; fit without"
-                " --ray, or with --set encoder.image=none --set encoder.vectors=false"
-            )
         size, resources, use_gpu = _room(ray.nodes(), self.workers, config.training.device)
         if checkpoint:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +91,7 @@ class RayFitter:
             dataset.path.absolute(),
             dataset.fingerprint,
             config,
-            text.vectors_IE if text else None,
-            text.titles if text else [],
+            portable(text, config.encoder) if text else None,
             teacher,
             checkpoint.absolute() if checkpoint else None,
             Teller(board),
@@ -126,7 +122,7 @@ def _trained(work: _Work, scaling: Any, folder: Path) -> Any:
     from ray.train import FailureConfig, RunConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(SECONDS_TO_START))
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(SECONDS_FOR_ROOM))
     trainer = TorchTrainer(
         _train_share,
         train_loop_config={"work": ray.put(work)},
@@ -152,13 +148,17 @@ def _trained(work: _Work, scaling: Any, folder: Path) -> Any:
 def _train_share(config: dict[str, Any]) -> Any:
     """Train on one worker. The one that leads returns the result, the model's state and whether it was fitted again.
 
-    What recloom foresaw is returned too and not raised: trying again would not help.
+    What recloom foresaw is written on the board before it is raised: raising it ends the others, who may be waiting for
+    this one, and when all are started again they find it there and return it.
     """
     import ray
     import ray.train
     from ray.train.torch import get_device
 
     work: _Work = ray.get(config["work"])
+    if reason := ray.get(work.tell.board.reason.remote()):
+        return pickle.loads(reason)
+    work.tell("starting", 0, 1)
     group = Group()
     device = get_device()
     if device.type == "cuda":
@@ -182,7 +182,7 @@ def _train_share(config: dict[str, Any]) -> Any:
             dataset,
             split_dataset(dataset, work.config.split),
             work.config,
-            _text(work),
+            work.text,
             work.teacher,
             work.checkpoint,
             work.tell if group.is_lead else None,
@@ -190,7 +190,8 @@ def _train_share(config: dict[str, Any]) -> Any:
             workers=group,
         )
     except RecloomError as error:
-        return error
+        ray.get(work.tell.board.give_up.remote(pickle.dumps(error)))
+        raise
     # Ray Train takes no tensors back, in case whoever asked has no torch.
     return pickle.dumps((result, model.state_dict(), was_refitted)) if group.is_lead else None
 
@@ -214,14 +215,12 @@ def _problem(work: _Work) -> str | None:
     return None
 
 
-def _text(work: _Work) -> ItemText | None:
-    if work.vectors_IE is None:
-        return None
-    return ItemText(work.vectors_IE, work.titles, text_reader(work.config.encoder))
-
-
 def _in_background(run: Callable[[], Any], board: Any, progress: Progress | None) -> Any:
-    """Run something for long, so that Ctrl-C is ours, and show what its workers tell meanwhile."""
+    """Run something for long, so that Ctrl-C is ours, and show what its workers tell meanwhile.
+
+    Raises:
+        RecloomError: No worker has started for long.
+    """
     import ray
 
     outcome: list[Any] = []
@@ -234,10 +233,18 @@ def _in_background(run: Callable[[], Any], board: Any, progress: Progress | None
 
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
+    began, has_started = time.monotonic(), False
     while thread.is_alive():
         thread.join(SECONDS_BETWEEN_LOOKS)
-        if progress and (told := ray.get(board.read.remote())):
-            progress(*told)
+        told = ray.get(board.read.remote())
+        has_started = has_started or told is not None
+        if not has_started and time.monotonic() - began > SECONDS_TO_GROW:
+            raise RecloomError(
+                f"the Ray cluster had no room for a worker for {SECONDS_TO_GROW / 60:.0f} minutes; look at what it has"
+                " and what others use with: ray status"
+            )
+        if progress:
+            progress(*(told or ("waiting for room on the cluster", 0, 1)))
     if isinstance(outcome[0], BaseException) and not isinstance(outcome[0], RecloomError):
         raise outcome[0]
     return outcome[0]
@@ -246,7 +253,9 @@ def _in_background(run: Callable[[], Any], board: Any, progress: Progress | None
 def _room(
     nodes: list[Mapping[str, Any]], workers: int | None, device: str | None
 ) -> tuple[int, dict[str, float], bool]:
-    """Return how many workers train, what each of them gets, and whether on GPUs.
+    """Return how many workers train at most, what each of them gets, and whether on GPUs.
+
+    Where there is room for fewer, those begin, and more join when the cluster has grown. There may be no room yet.
 
     >>> _room([{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 3.0}}], 2, None)
     (2, {'CPU': 3.0}, False)
@@ -258,21 +267,23 @@ def _room(
     """
     have = [node["Resources"] for node in nodes if node["Alive"]]
     num_gpus = int(sum(resources.get("GPU", 0) for resources in have))
-    cpus = [int(resources.get("CPU", 0)) for resources in have]
-    able = [count for count in cpus if count > 0]
+    able = [int(resources.get("CPU", 0)) for resources in have if resources.get("CPU", 0) >= 1]
 
     def room(node: Mapping[str, float], each: int) -> int:
         places = int(node.get("CPU", 0)) // each
         return min(places, int(node.get("GPU", 0))) if use_gpu else places
 
     size = workers or (num_gpus if num_gpus and device != "cpu" else len(able))
-    use_gpu = num_gpus >= size and device != "cpu"
-    if device == "cuda" and not use_gpu:
-        raise ConfigError(f"training.device is cuda, and the Ray cluster has {num_gpus} GPUs for {size} workers")
-    if size > sum(able) or size < 1:
+    if size < 1:
         raise ConfigError(
-            f"--workers {size} is more than the Ray cluster has room for: {sum(able)} CPUs on {len(have)} nodes, and"
-            " each worker takes one at least; ask for fewer, or start more nodes"
+            "the Ray cluster has no node with a CPU now; start one, or say with --workers how many it is to grow to"
         )
-    each = max(count for count in range(1, max(able) + 1) if sum(room(node, count) for node in have) >= size)
+    if device == "cuda" and not workers and not num_gpus:
+        raise ConfigError(
+            "training.device is cuda, and the Ray cluster has no GPU now; leave it out, or say with --workers how many"
+            " it is to grow to"
+        )
+    use_gpu = device == "cuda" or (num_gpus >= size and device != "cpu")
+    enough = [count for count in range(1, max(able, default=1) + 1) if sum(room(node, count) for node in have) >= size]
+    each = max(enough, default=1)
     return size, {"CPU": float(each)} | ({"GPU": 1.0} if use_gpu else {}), use_gpu

@@ -7,10 +7,16 @@ from typing import Any
 
 import optuna
 
+from recloom.cluster.connection import explained
+from recloom.errors import TrainingError
 from recloom.training import Epoch
 
 WHOLE = "whole"
 """In what a trial reports: whether it is what the trial reached in the end."""
+BROKE_DOWN = "broke_down"
+"""In what a trial reports: that its settings cannot be trained with, which is no reason to try nothing else."""
+MOST_FAILURES = 2
+"""Losses of a worker after which a trial is given up."""
 
 
 def try_on_ray(
@@ -39,6 +45,9 @@ def try_on_ray(
         seed: Decides what is tried first.
         metric: What the value is called.
         warm: So many trials are not cut short, nor are so many epochs.
+
+    Raises:
+        RecloomError: A trial failed otherwise than by breaking down in training; the others are kept.
     """
     import ray
     from ray import tune
@@ -48,14 +57,20 @@ def try_on_ray(
     class Search(OptunaSearch):  # type: ignore[misc]
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             # What a trial had reached when it was cut short is not what its settings reach.
-            super().on_trial_complete(trial_id, result if result and result.get(WHOLE) else None, error)
+            told = result or {}
+            broke_down = bool(told.get(BROKE_DOWN))
+            super().on_trial_complete(trial_id, told if told.get(WHOLE) else None, error or broke_down)
 
     def trial(options: dict[str, Any], value_of: Callable[..., float]) -> None:
         def report(epoch: Epoch) -> None:
             if epoch.validation is not None:
                 tune.report({metric: epoch.validation, WHOLE: False})
 
-        tune.report({metric: value_of(options, report), WHOLE: True})
+        try:
+            reached = {metric: value_of(options, report), WHOLE: True}
+        except TrainingError:
+            reached = {metric: 0.0, WHOLE: False, BROKE_DOWN: True}
+        tune.report(reached)
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     search = Search(
@@ -83,6 +98,12 @@ def try_on_ray(
                 num_samples=num_trials,
                 time_budget_s=budget,
             ),
-            run_config=tune.RunConfig(storage_path=folder, name="trials", verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                name="trials",
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=MOST_FAILURES),
+            ),
         )
-        tuner.fit()
+        for error in tuner.fit().errors:
+            raise explained(error) from None

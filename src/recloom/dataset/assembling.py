@@ -1,7 +1,11 @@
-"""Datasets of some users each -> the dataset of them all, a piece at a time, so that it need not fit into memory."""
+"""Datasets of some users each -> the dataset of them all, a piece at a time, so that it need not fit into memory.
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+There may be more parts than a process may have files open, and all of them know most items: one is open at a time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -38,27 +42,26 @@ def assemble(
         ArtifactError: A part is damaged, or users are not in order.
     """
     catalogue = items.table if items else pl.DataFrame(schema={"item_id": pl.String})
-    with ExitStack() as stack:
-        files = [stack.enter_context(_opened(part / FILE_NAME)) for part in parts]
-        size = sum((part / FILE_NAME).stat().st_size for part in parts) + int(catalogue.estimated_size())
-        num_interactions = sum(int(file.attrs["num_interactions"]) for file in files)
-        own = [read_texts(file["item_ids"]) for file in files]
-        item_vocabulary = _all_words(own, first=catalogue["item_id"].to_list())
-        path = out / FILE_NAME
-        with replacing(path) as beside, new_file(beside, size, num_interactions, pseudonym_key_id) as file:
-            item_vocabulary.write(file, "item_ids")
-            write_table(file, "items", aligned(catalogue, item_vocabulary.ids, "item_id"))
-            _write_users(file, files, users)
-            events = file.create_group("events")
-            codes = [np.concatenate([[0], item_vocabulary.indices_of(words)]).astype(np.int32) for words in own]
-            _write_recoded(events, "item_index", [part["events/item_index"] for part in files], codes)
-            for name in ("timestamp", "weight"):
-                if name in files[0]["events"]:
-                    _write_recoded(events, name, [part["events"][name] for part in files], None)
-            context = file.create_group("context", track_order=True)
-            for name in files[0]["context"]:
-                _write_context(context.create_group(name), [part["context"][name] for part in files])
-            file.attrs["fingerprint"] = fingerprint_of(file)
+    each = _Parts([part / FILE_NAME for part in parts])
+    size = sum(path.stat().st_size for path in each.paths) + int(catalogue.estimated_size())
+    num_interactions = sum(int(part.attrs["num_interactions"]) for part in each)
+    item_vocabulary = _all_words((part["item_ids"] for part in each), first=catalogue["item_id"].to_list())
+    path = out / FILE_NAME
+    with replacing(path) as beside, new_file(beside, size, num_interactions, pseudonym_key_id) as file:
+        item_vocabulary.write(file, "item_ids")
+        write_table(file, "items", aligned(catalogue, item_vocabulary.ids, "item_id"))
+        _write_users(file, each, users)
+        events = file.create_group("events")
+        _write_recoded(events, "item_index", each, "events/item_index", _codes("item_ids", item_vocabulary))
+        context = file.create_group("context", track_order=True)
+        with _opened(each.paths[0]) as first:
+            in_events, in_context = list(first["events"]), list(first["context"])
+        for name in ("timestamp", "weight"):
+            if name in in_events:
+                _write_recoded(events, name, each, f"events/{name}")
+        for name in in_context:
+            _write_context(context.create_group(name), each, f"context/{name}")
+        file.attrs["fingerprint"] = fingerprint_of(file)
     return Dataset(path)
 
 
@@ -72,25 +75,43 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _all_words(parts: Sequence[Sequence[str]], first: Sequence[str] = ()) -> Vocabulary:
-    known = set(first)
-    return Vocabulary([*first, *sorted({word for words in parts for word in words if word not in known})])
+@dataclass(frozen=True)
+class _Parts:
+    """Files that are gone through as often as one wants, each of them open while it is looked at."""
+
+    paths: list[Path]
+
+    def __iter__(self) -> Iterator[h5py.File]:
+        for path in self.paths:
+            with _opened(path) as file:
+                yield file
 
 
-def _write_users(file: h5py.File, parts: Sequence[h5py.File], users: Entities | None) -> None:
+def _all_words(parts: Iterable[h5py.Group], first: Sequence[str] = ()) -> Vocabulary:
+    words: set[str] = set()
+    for part in parts:
+        words.update(read_texts(part))
+    return Vocabulary([*first, *sorted(words.difference(first))])
+
+
+def _codes(key: str, vocabulary: Vocabulary) -> Callable[[h5py.File], np.ndarray]:
+    """Return what gives, of a part, the vocabulary's code of each of its own codes."""
+    return lambda part: np.concatenate([[0], vocabulary.indices_of(read_texts(part[key]))]).astype(np.int32)
+
+
+def _write_users(file: h5py.File, parts: _Parts, users: Entities | None) -> None:
     _check_order(parts)
-    ids = [part["user_ids"] for part in parts]
-    concatenate_texts(file, "user_ids", ids)
+    concatenate_texts(file, "user_ids", parts, "user_ids")
     if users is None:
-        concatenate_texts(file.create_group("users", track_order=True), "user_id", ids)
+        concatenate_texts(file.create_group("users", track_order=True), "user_id", parts, "user_ids")
     else:
-        table = pl.Series([id_ for group in ids for id_ in read_texts(group)], dtype=pl.String)
-        write_table(file, "users", aligned(users.table, table, "user_id"))
+        ids = pl.concat([pl.Series(read_texts(part["user_ids"]), dtype=pl.String) for part in parts])
+        write_table(file, "users", aligned(users.table, ids, "user_id"))
     lengths = [np.diff(part["user_offsets"][1:]) for part in parts]  # the padding index has none
     file["user_offsets"] = np.concatenate([[0, 0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
 
 
-def _check_order(parts: Sequence[h5py.File]) -> None:
+def _check_order(parts: _Parts) -> None:
     last = ""
     for part in parts:
         ids = read_texts(part["user_ids"])
@@ -99,26 +120,32 @@ def _check_order(parts: Sequence[h5py.File]) -> None:
         last = ids[-1]
 
 
-def _write_context(group: h5py.Group, parts: Sequence[h5py.Group]) -> None:
-    values = [part["values"] for part in parts]
-    if "vocabulary" not in parts[0]:
-        _write_recoded(group, "values", values, None)
+def _write_context(group: h5py.Group, parts: _Parts, key: str) -> None:
+    with _opened(parts.paths[0]) as first:
+        is_coded = "vocabulary" in first[key]
+    if not is_coded:
+        _write_recoded(group, "values", parts, f"{key}/values")
         return
-    own = [read_texts(part["vocabulary"]) for part in parts]
-    vocabulary = _all_words(own)
-    codes = [np.concatenate([[0], vocabulary.indices_of(words)]).astype(np.int32) for words in own]
-    _write_recoded(group, "values", values, codes)
+    vocabulary = _all_words(part[f"{key}/vocabulary"] for part in parts)
+    _write_recoded(group, "values", parts, f"{key}/values", _codes(f"{key}/vocabulary", vocabulary))
     vocabulary.write(group, "vocabulary")
 
 
 def _write_recoded(
-    group: h5py.Group, name: str, parts: Sequence[h5py.Dataset], codes: Sequence[np.ndarray] | None
+    group: h5py.Group,
+    name: str,
+    parts: _Parts,
+    key: str,
+    codes_of: Callable[[h5py.File], np.ndarray] | None = None,
 ) -> None:
-    """Write arrays one after the other, each value being replaced by what its part's table of codes says."""
-    target = group.create_dataset(name, (sum(len(part) for part in parts),), parts[0].dtype)
+    """Write the arrays that parts hold under a key one after the other, in codes of our own if there are any."""
+    with _opened(parts.paths[0]) as first:
+        dtype = first[key].dtype
+    target = group.create_dataset(name, (sum(len(part[key]) for part in parts),), dtype)
     at = 0
-    for number, part in enumerate(parts):
-        for begin in range(0, len(part), VALUES_AT_ONCE):
-            values = part[begin : begin + VALUES_AT_ONCE]
-            target[at : at + len(values)] = values if codes is None else codes[number][values]
+    for part in parts:
+        codes = codes_of(part) if codes_of else None
+        for begin in range(0, len(part[key]), VALUES_AT_ONCE):
+            values = part[key][begin : begin + VALUES_AT_ONCE]
+            target[at : at + len(values)] = values if codes is None else codes[values]
             at += len(values)

@@ -4,7 +4,7 @@ HDF5's own variable-length strings cost a Python object and a heap entry each; a
 open in milliseconds this way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import h5py
@@ -28,13 +28,19 @@ def read_texts(group: h5py.Group) -> list[str]:
     return [utf8[start:end].decode() for start, end in pairwise(offsets)]
 
 
-def concatenate_texts(parent: h5py.Group, name: str, parts: Sequence[h5py.Group]) -> None:
-    """Store the texts of several groups, one after the other, without reading them as texts."""
+def concatenate_texts(parent: h5py.Group, name: str, parts: Iterable[h5py.Group], key: str) -> None:
+    """Store texts that several groups hold under a key, one after the other, without reading them as texts.
+
+    The groups are gone through twice.
+    """
+    offsets = [np.zeros(1, dtype=np.int64)]
+    for part in parts:
+        offsets.append(part[key]["offsets"][1:] + offsets[-1][-1])
     group = parent.create_group(name)
-    sizes = [part["utf8"].shape[0] for part in parts]
-    begins = np.cumsum([0, *sizes])
-    ends = [part["offsets"][1:] + begin for part, begin in zip(parts, begins, strict=False)]
-    group.create_dataset("offsets", data=np.concatenate([[0], *ends]).astype(np.int64))
-    utf8 = group.create_dataset("utf8", (int(begins[-1]),), np.uint8)
-    for part, begin, size in zip(parts, begins, sizes, strict=False):
-        utf8[begin : begin + size] = part["utf8"][:]
+    group.create_dataset("offsets", data=np.concatenate(offsets))
+    utf8 = group.create_dataset("utf8", (int(offsets[-1][-1]),), np.uint8)
+    begin = 0
+    for part in parts:
+        own = part[key]["utf8"][:]
+        utf8[begin : begin + len(own)] = own
+        begin += len(own)

@@ -254,7 +254,7 @@ class TrainedModel(Model):
 
     @property
     def own_items(self) -> Tensor | None:
-        """The items whose rows are here and which `scorer` scores, the others being -inf; None: all of them."""
+        """The items whose rows are here; `scorer` scores them alone, in this order. None: all of them are."""
         return None
 
     def learn_from(self, teacher: "Teacher") -> None:

@@ -366,16 +366,8 @@ class Weave(TrainedModel, VectorModel):
 
     def scorer(self) -> Scorer:
         if self.own_items is not None:
-            own_N = self.own_items
-            items_DN = self.item_vectors(own_N).T.contiguous()
-
-            def score(histories: Histories) -> Tensor:
-                query_BD = self.queries(histories)
-                score_BI = query_BD.new_full((len(histories), self.num_items + 1), -torch.inf)
-                score_BI[:, own_N] = query_BD @ items_DN
-                return score_BI
-
-            return score
+            items_DN = self.item_vectors(self.own_items).T.contiguous()
+            return lambda histories: self.queries(histories) @ items_DN
         if not self.is_coded:
             return super().scorer()
         return lambda histories: self._products(self.queries(histories), self.item_vectors)

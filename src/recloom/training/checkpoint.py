@@ -1,11 +1,13 @@
 """The state of a training run on disk, so that a kill costs one epoch at most."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from recloom.files import replacing
 from recloom.models.dealt_table import DealtTable, own_rows
 from recloom.training.optimization import ROW_MOMENTS, Optimization
-from recloom.workers import ALONE, Workers, interleaved
+from recloom.workers import ALONE, Workers
 
 
 @dataclass
@@ -57,7 +59,7 @@ def save_checkpoint(
         "key": key,
         "state": json.dumps({"curve": [asdict(epoch) for epoch in state.curve], "best_epoch": state.best_epoch}),
     }
-    parts = _parts(path, len(state.curve), workers.size) if dealt else []
+    parts = _parts(path, key, len(state.curve), workers.size) if dealt else []
     if dealt:
         with replacing(parts[workers.rank]) as beside:
             save_file(dealt, beside)
@@ -92,10 +94,10 @@ def load_checkpoint(
             return None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     saved = json.loads(facts["state"])
-    if "parts" in facts:
-        tensors |= _whole(_parts(path, len(saved["curve"]), int(facts["parts"])))
-    for name in _dealt_names(model, optimization) & set(tensors):
+    for name in _dealt_names(model, optimization) & set(tensors):  # written by one process, which had them whole
         tensors[name] = own_rows(tensors[name], workers)
+    if "parts" in facts:
+        tensors |= _own_rows_of(_parts(path, key, len(saved["curve"]), int(facts["parts"])), workers)
     model.load_state_dict(_under("model.", tensors))
     optimization.load_tensors(_under("optimization.", tensors))
     curve = [Epoch(**epoch) for epoch in saved["curve"]]
@@ -129,9 +131,10 @@ def _dealt_names(model: nn.Module, optimization: Optimization) -> set[str]:
     return names | {f"optimization.{name}" for name in optimization.dealt_tensors()}
 
 
-def _parts(path: Path, epoch: int, size: int) -> list[Path]:
-    """Return the files that hold the rows of each worker after an epoch."""
-    return [path.with_name(f"{path.name}.rows-{epoch}-{rank}-of-{size}") for rank in range(size)]
+def _parts(path: Path, key: str, epoch: int, size: int) -> list[Path]:
+    """Return the files that hold the rows of each worker after an epoch of a run."""
+    run = hashlib.blake2b(key.encode(), digest_size=6).hexdigest()  # another run's may lie beside them
+    return [path.with_name(f"{path.name}.rows-{run}-{epoch}-{rank}-of-{size}") for rank in range(size)]
 
 
 def _remove_parts(path: Path, kept: Sequence[Path]) -> None:
@@ -140,11 +143,25 @@ def _remove_parts(path: Path, kept: Sequence[Path]) -> None:
             part.unlink(missing_ok=True)
 
 
-def _whole(parts: Sequence[Path]) -> dict[str, Tensor]:
-    """Put tables together again, one at a time."""
+def _own_rows_of(parts: Sequence[Path], workers: Workers) -> dict[str, Tensor]:
+    """Return this worker's rows of each table, whose rows were dealt out over as many as there are files.
+
+    One part of one table is read at a time, and of a part no more than what is this worker's is kept.
+    """
+    own: dict[str, Tensor] = {}
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(part, framework="pt")) for part in parts]
-        return {name: interleaved([file.get_tensor(name) for file in files]) for name in files[0].keys()}  # noqa: SIM118
+        for name in files[0].keys():  # noqa: SIM118 - not a dict
+            num_rows = sum(file.get_slice(name).get_shape()[0] for file in files)
+            for number, file in enumerate(files):
+                rows_RD = file.get_tensor(name)
+                row_R = torch.arange(number, num_rows, len(parts))
+                is_own_R = row_R % workers.size == workers.rank
+                if name not in own:
+                    mine = len(range(workers.rank, num_rows, workers.size))
+                    own[name] = rows_RD.new_empty(mine, *rows_RD.shape[1:])
+                own[name][row_R[is_own_R] // workers.size] = rows_RD[is_own_R]
+    return own
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
