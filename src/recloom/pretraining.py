@@ -173,7 +173,9 @@ def _read(
     for name, dataset in datasets.items():
         text, encoder, chosen, _ = read_catalogue(dataset, config, progress)
         if text is None or encoder is None:
-            raise ConfigError(f"the catalogue of {name} has no text columns, by which items are known here; leave it out")
+            raise ConfigError(
+                f"the catalogue of {name} has no text columns, by which items are known here; leave it out"
+            )
         config, fingerprint = replace(config, encoder=chosen), encoder.fingerprint
         vectors_IE = text.vectors_IE[1:]
         has_text_I1 = vectors_IE.any(axis=1, keepdims=True)

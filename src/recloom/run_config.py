@@ -10,7 +10,7 @@ import numpy as np
 from recloom.config import Tables, build, suggestion, to_table
 from recloom.dataset import Dataset, SplitConfig, split_dataset
 from recloom.errors import ConfigError
-from recloom.models import MODELS, Model, Pretrained, TrainedModel, VectorModel
+from recloom.models import MODELS, Model, Pretrained, TrainedModel, VectorModel, Weave
 from recloom.training import PrivacyConfig, TrainingConfig, UpdateConfig, usual_batch_size
 
 REPEATS_MATTER = 0.2
@@ -19,7 +19,8 @@ REPEATS_MATTER = 0.2
 PRIVATE_TRAINING = {"epochs": 10, "learning_rate": 5e-3}
 """How training under `privacy.epsilon` goes where the user does not say: every pass spends."""
 NOT_PRIVATE_TRAINING = ("teacher", "pretrained", "budget", "half_life_days")
-"""A teacher has learned without noise, as has a pretrained model, the clock depends on how long histories are, and age on the newest of all."""
+"""A teacher has learned without noise, as has a pretrained model, the clock depends on how long histories are, and age
+on the newest of all."""
 
 
 PROFILES: Mapping[str, Tables] = {
@@ -108,7 +109,7 @@ class RunConfig:
         privacy = config_of(PrivacyConfig, "privacy")
         model_defaults = dict(model_class.defaults_for(dataset, split))
         pretrained = _pretrained_by(settings)
-        if pretrained is not None:
+        if pretrained is not None and issubclass(model_class, Weave):  # others say later that they cannot begin so
             model_defaults |= pretrained.options
         training_defaults: dict[str, Any] = {"batch_size": usual_batch_size(dataset.num_interactions // privacy.shards)}
         if privacy.epsilon is not None:

@@ -67,5 +67,12 @@ def _common_key(datasets: Mapping[str, Dataset], same_people: bool) -> str:
 def _stacked(tables: list[pl.DataFrame]) -> pl.DataFrame:
     """Put tables below each other; a column that holds words somewhere holds words."""
     are_words = {n for table in tables for n, dtype in table.schema.items() if not dtype.is_numeric()}
-    spelled = [table.with_columns(pl.col(n).cast(pl.String) for n in table.columns if n in are_words) for table in tables]
+    spelled = [table.with_columns(_spelled(table[n]) for n in table.columns if n in are_words) for table in tables]
     return pl.concat(spelled, how="diagonal_relaxed")
+
+
+def _spelled(column: pl.Series) -> pl.Series:
+    """Return a column as words; whole numbers without a point, as a log spells them."""
+    if column.dtype.is_float() and (column.drop_nulls() % 1 == 0).all():
+        column = column.cast(pl.Int64, strict=False)
+    return column.cast(pl.String)

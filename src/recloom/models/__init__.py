@@ -80,6 +80,7 @@ __all__ = [
     "TrainedModel",
     "TrainingData",
     "VectorModel",
+    "Weave",
     "gathered_lists",
     "moved",
 ]

@@ -124,4 +124,3 @@ def check_replaceable(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds something that is not a pretrained model, and would be replaced; choose another folder"
         )
-
