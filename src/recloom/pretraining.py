@@ -59,6 +59,7 @@ def pretrain(
     out: Path,
     *,
     settings: Tables | None = None,
+    checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Train a `weave` that knows items by their text alone on several datasets, and keep what is about none of them.
@@ -70,6 +71,7 @@ def pretrain(
         datasets: By name.
         out: Folder for the pretrained model.
         settings: Options by table, as in a run file: [pretraining], [model], [training] and [encoder].
+        checkpoint: File to keep the state of training in, and to go on from after a kill.
         progress: Told what is going on.
 
     Returns:
@@ -103,8 +105,12 @@ def pretrain(
         data,
         config.training,
         validate=lambda: _ndcg_within(model, joined, cases, catalogue_I),
+        checkpoint=checkpoint,
+        key=f"{[d.fingerprint for d in datasets.values()]} {own.interactions} {config.to_toml()} {fingerprint}",
         progress=progress,
     )
+    if not result.curve:
+        raise KeyboardInterrupt  # nothing was learned that could be kept
     chosen = asdict(config.encoder)
     record = {
         "datasets": {
@@ -138,6 +144,8 @@ def _checked(settings: Tables) -> tuple[PretrainingConfig, Tables]:
     for name, value in FIXED["model"].items():
         if settings.get("model", {}).get(name, value) != value:
             raise ConfigError(f"model.{name} is fixed at {value} in pretraining, so that it carries over; leave it out")
+    if settings.get("training", {}).get("epochs", 1) == 0:
+        raise ConfigError("training.epochs is 0; pretraining takes one at least")
     own = build(PretrainingConfig, "pretraining", settings.get("pretraining", {}), {})
     tables = {
         table: {**DEFAULTS.get(table, {}), **settings.get(table, {}), **FIXED.get(table, {})}

@@ -64,7 +64,7 @@ def fit(
         "training": {
             "budget": parse_duration(budget) if budget else None,
             "device": device,
-            "pretrained": pretrained,
+            "pretrained": str(Path(pretrained).resolve()) if pretrained else None,
             "teacher": teacher,
             "seed": seed,
         },

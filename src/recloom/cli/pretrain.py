@@ -9,6 +9,7 @@ from recloom.cli.console import ShownProgress, console, messages, parse_duration
 from recloom.cli.join import named_datasets
 from recloom.config import parse_settings
 from recloom.pretraining import pretrain as pretrain_on
+from recloom.training import remove_checkpoint
 
 
 def pretrain(
@@ -23,7 +24,7 @@ def pretrain(
         list[str], typer.Option("--set", help="Any option: pretraining.interactions=100000. Repeatable.")
     ] = [],  # noqa: B006
 ) -> None:
-    """Learn from the texts of several datasets what carries over to any other; then fit --pretrained."""
+    """Learn from texts what carries over to other datasets, for fit --pretrained. Killed, the same command goes on."""
     tables = parse_settings(settings)
     short = {
         "encoder": {"name": encoder},
@@ -31,8 +32,10 @@ def pretrain(
     }
     for table, values in short.items():
         tables.setdefault(table, {}).update({name: value for name, value in values.items() if value is not None})
+    checkpoint = out.with_name(f".{out.name}.checkpoint")
     with ShownProgress() as progress:
-        result = pretrain_on(named_datasets(datasets), out, settings=tables, progress=progress)
+        result = pretrain_on(named_datasets(datasets), out, settings=tables, checkpoint=checkpoint, progress=progress)
+    remove_checkpoint(checkpoint)
     size = sum(path.stat().st_size for path in out.iterdir())
     if result.stopped == "interrupted":
         messages.print("warning: interrupted; the best so far was kept", soft_wrap=True)
