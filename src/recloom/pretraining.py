@@ -146,6 +146,8 @@ def _checked(settings: Tables) -> tuple[PretrainingConfig, Tables]:
             raise ConfigError(f"model.{name} is fixed at {value} in pretraining, so that it carries over; leave it out")
     if settings.get("training", {}).get("epochs", 1) == 0:
         raise ConfigError("training.epochs is 0; pretraining takes one at least")
+    if settings.get("model", {}).get("network") == "bert4rec":
+        raise ConfigError("model.network is 'bert4rec', which has more to carry over than this can; choose another")
     own = build(PretrainingConfig, "pretraining", settings.get("pretraining", {}), {})
     tables = {
         table: {**DEFAULTS.get(table, {}), **settings.get(table, {}), **FIXED.get(table, {})}
@@ -177,7 +179,7 @@ def _read(
 ) -> tuple[ItemText, RunConfig, str]:
     """Read all catalogues with one encoder, each centred on its own mean; each keeps its vectors beside it."""
     config = replace(config, encoder=replace(config.encoder, image="none", vectors=False))
-    parts, fingerprint = list[np.ndarray](), ""
+    parts, reads, fingerprint = list[np.ndarray](), [], ""
     for name, dataset in datasets.items():
         text, encoder, chosen, _ = read_catalogue(dataset, config, progress)
         if text is None or encoder is None:
@@ -185,12 +187,13 @@ def _read(
                 f"the catalogue of {name} has no text columns, by which items are known here; leave it out"
             )
         config, fingerprint = replace(config, encoder=chosen), encoder.fingerprint
-        vectors_IE = text.vectors_IE[1:]
-        has_text_I1 = vectors_IE.any(axis=1, keepdims=True)
-        parts.append(np.where(has_text_I1, vectors_IE - vectors_IE[has_text_I1[:, 0]].mean(axis=0), 0))
+        centred_NE = text.vectors_IE[1:].copy()
+        has_text_N = np.abs(centred_NE).max(axis=1) > 0
+        centred_NE[has_text_N] -= centred_NE[has_text_N].mean(axis=0)
+        parts.append(centred_NE)
+        reads.append(text.read)
     vectors_IE = np.concatenate([np.zeros_like(parts[0][:1]), *parts])
-    read = text.read
-    return ItemText(vectors_IE, [""] * len(vectors_IE), read), config, fingerprint
+    return ItemText(vectors_IE, [""] * len(vectors_IE), reads[-1]), config, fingerprint
 
 
 def _asked(dataset: Dataset, split: Split, catalogue_I: torch.Tensor, config: RunConfig) -> dict[int, Cases]:
@@ -213,7 +216,7 @@ def _ndcg_within(model: Weave, dataset: Dataset, asked: Mapping[int, Cases], cat
         for begin in range(0, len(cases), CASES_AT_ONCE):
             some = cases.rows(np.arange(begin, min(begin + CASES_AT_ONCE, len(cases))))
             histories = gather(dataset, some.history_start, some.history_end, model.max_length)
-            score_BI = scorer(histories)
+            score_BI = scorer(histories).cpu()
             score_BI[:, catalogue_I != catalogue] = -torch.inf
             score_BI[*map(torch.from_numpy, histories.seen())] = -torch.inf
             target_B1 = torch.from_numpy(dataset.item_index[some.target]).long()[:, None]

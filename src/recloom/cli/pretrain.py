@@ -1,7 +1,7 @@
 """`recloom pretrain`: datasets to what carries over to other catalogues."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ def pretrain(
 ) -> None:
     """Learn from texts what carries over to other datasets, for fit --pretrained. Killed, the same command goes on."""
     tables = parse_settings(settings)
-    short = {
+    short: dict[str, dict[str, Any]] = {
         "encoder": {"name": encoder},
         "training": {"budget": parse_duration(budget) if budget else None, "seed": seed},
     }

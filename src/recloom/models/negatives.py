@@ -50,4 +50,5 @@ class Negatives:
         """Return which candidates are of another catalogue than each target, shape (N, C)."""
         if self.catalogue_I is None:
             return torch.zeros(1, 1, dtype=torch.bool, device=target_N.device)
-        return self.catalogue_I[target_N, None] != self.catalogue_I[candidate_C]
+        catalogue_I = self.catalogue_I.to(target_N.device)
+        return catalogue_I[target_N, None] != catalogue_I[candidate_C]

@@ -424,10 +424,9 @@ class Weave(TrainedModel, VectorModel):
         self._teacher = teacher
 
     def begin_with(self, pretrained: Pretrained) -> None:
-        if self.config.fusion not in ("sum", "text", "gated"):
+        if self.config.fusion not in ("sum", "text"):
             raise ConfigError(
-                f"model.fusion is {self.config.fusion!r}, which has no place for what was pretrained; choose sum, text"
-                " or gated"
+                f"model.fusion is {self.config.fusion!r}, which has no place for what was pretrained; choose sum or text"
             )
         for name in SHAPES:
             found, wanted = getattr(self.config, name), pretrained.options.get(name)
