@@ -426,7 +426,8 @@ class Weave(TrainedModel, VectorModel):
     def begin_with(self, pretrained: Pretrained) -> None:
         if self.config.fusion not in ("sum", "text"):
             raise ConfigError(
-                f"model.fusion is {self.config.fusion!r}, which has no place for what was pretrained; choose sum or text"
+                f"model.fusion is {self.config.fusion!r}, which has no place for what was pretrained; choose sum or"
+                " text"
             )
         for name in SHAPES:
             found, wanted = getattr(self.config, name), pretrained.options.get(name)
