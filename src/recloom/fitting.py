@@ -40,6 +40,7 @@ from recloom.models import (
     ItemText,
     Modality,
     Model,
+    Pretrained,
     Sharded,
     Teacher,
     TrainedModel,
@@ -89,6 +90,12 @@ def read_catalogue(
     model_class = MODELS[config.model_name]
     others, options, warnings = read_modalities(dataset, config, known, progress)
     texts = item_texts(dataset.item_table, options.template)
+    pretrained = load_pretrained(config)
+    if pretrained is not None and (options.name == "none" or not any(texts)):
+        found = "the encoder is none" if any(texts) else "the catalogue has no text columns"
+        raise ConfigError(
+            f"the pretrained model {config.training.pretrained} knows items by their text, but {found}; leave it out"
+        )
     if options.name == "none" or not any(texts) or not model_class.uses_text:
         if others:
             titles = ["", *item_titles(dataset.item_table)]
@@ -107,6 +114,12 @@ def read_catalogue(
         chosen = replace(options, name="hashing")
         encoder = encoder_of(chosen)
         warnings.append(f"item text was read without a language model: {error}")
+    if pretrained is not None and pretrained.fingerprint != encoder.fingerprint:
+        raise ConfigError(
+            f"the pretrained model {config.training.pretrained} was made with the encoder {pretrained.encoder['name']},"
+            f" whose vectors are not those of the encoder {chosen.name} here; leave the encoder out, or pretrain with"
+            " this one"
+        )
     spread = elsewhere(chosen) if elsewhere else None
     read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress, spread)
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
@@ -131,6 +144,16 @@ def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
             f"the encoder {config.encoder.name} was adapted on this dataset under the split {record['split']}, and"
             f" would have seen what {to_table(config.split)} holds out; adapt it under the same split"
         )
+
+
+def load_pretrained(config: RunConfig) -> Pretrained | None:
+    """Open what a run is to begin with; None where that is nothing.
+
+    Raises:
+        ArtifactError: The folder holds no pretrained model.
+    """
+    folder = config.training.pretrained
+    return None if folder is None else Pretrained.load(Path(folder))
 
 
 def encoder_of(config: EncoderConfig, device: str = "cpu") -> Encoder:
@@ -296,6 +319,9 @@ def fit_model(
     refit = training.refit and growth > 1
     if teacher is not None:
         model.learn_from(teacher)
+    pretrained = load_pretrained(config)
+    if pretrained is not None:
+        model.begin_with(pretrained)
     if len(split.validation) == 0:
         # Too little data to hold validation out: train as long as the config says, on everything.
         model.prepare(full)
@@ -304,7 +330,8 @@ def fit_model(
     model.prepare(train_part)
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
-    digest = hashlib.sha256(f"{dataset.fingerprint} {config.to_toml()} {teacher.digest if teacher else None}".encode())
+    origins = f"{teacher.digest if teacher else None} {pretrained.digest if pretrained else None}"
+    digest = hashlib.sha256(f"{dataset.fingerprint} {config.to_toml()} {origins}".encode())
     for vectors in () if text is None else text.all_vectors:
         digest.update(np.ascontiguousarray(vectors).data)
     key = digest.hexdigest()
@@ -316,6 +343,7 @@ def fit_model(
         train_part,
         search,
         validate=lambda: _validated(model, asked, target_B, config, workers),
+        judge_beginning=pretrained is not None,
         checkpoint=checkpoint,
         key=key,
         progress=progress,
@@ -329,11 +357,13 @@ def fit_model(
         return result, model, False
     final = new_model(dataset, config, text)
     assert isinstance(final, TrainedModel)
+    if pretrained is not None:
+        final.begin_with(pretrained)
     final.prepare(full)
     if teacher is not None:
         final.learn_from(teacher)
     final.tune_like(model)
-    rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
+    rest = replace(training, epochs=result.best_epoch, patience=max(1, result.best_epoch), budget=None)
     again = train(
         final,
         full,

@@ -61,6 +61,7 @@ from recloom.fitting import (
     fit_privately,
     indices_in,
     learn_further,
+    load_pretrained,
     new_model,
     opened_modality,
     read_catalogue,
@@ -234,6 +235,7 @@ class Recommender:
             hardware=hardware(),
             privacy=privacy,
             shards=[asdict(record) for record in sharded.records] if sharded else [],
+            lineage={"pretrained": pretrained.digest} if (pretrained := load_pretrained(config)) else {},
         )
         learned = sharded or result
         return cls(dataset, fitted, config, text, counts_I, run, lambda: learned.moments if learned else {})

@@ -18,6 +18,7 @@ from recloom.models.item_text import ItemText as ItemText
 from recloom.workers import Workers
 
 if TYPE_CHECKING:
+    from recloom.models.pretrained import Pretrained
     from recloom.models.teacher import Teacher
 
 
@@ -264,6 +265,14 @@ class TrainedModel(Model):
             ConfigError: The model cannot be taught.
         """
         raise ConfigError(f"{self.name} cannot learn from a teacher; weave can")
+
+    def begin_with(self, pretrained: "Pretrained") -> None:
+        """Have `prepare` begin with what was learned on other catalogues.
+
+        Raises:
+            ConfigError: The model cannot.
+        """
+        raise ConfigError(f"{self.name} cannot begin with a pretrained model; weave can")
 
     @abstractmethod
     def loss(self, histories: Histories) -> Tensor:

@@ -159,6 +159,19 @@ class ItemVectors(nn.Module):
             self.ids.weight.copy_((vectors_ID - said_ID) * is_known_I1)
 
     @torch.no_grad()
+    def begin_with(self, projection_EF: Tensor) -> None:
+        """Begin where text alone places each item, whitened by directions that were learned elsewhere.
+
+        The centre is that of the whole catalogue: there may be no training data to take it from.
+        """
+        self.whitening.begin_with(projection_EF, self._text_IE[self._text_IE.abs().amax(dim=1) > 0])
+        for other in modalities(self.others):
+            nn.init.zeros_(other.to_vector.weight)
+        if self.fusion != "text":
+            nn.init.zeros_(self.ids.weight)
+        _whiten_text(self)
+
+    @torch.no_grad()
     def read(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
         """Take other embeddings for some items: of text alone, or of text and of all else, side by side."""
         if self.fusion == "id":
