@@ -88,7 +88,7 @@ def _fitted(
     for table, values in settings.items():
         tables.setdefault(table, {}).update(values)
     if model != "weave":
-        tables = {"split": tables["split"]}
+        tables = {table: tables[table] for table in ("split", "encoder") if table in tables}
     fitted = Recommender.fit(part, model, settings=tables)
     whole = Recommender(dataset, fitted.model, fitted.config, fitted.text, fitted.counts_I, fitted.run)
     ndcg_B = _judged(whole, split.test)

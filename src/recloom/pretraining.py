@@ -95,7 +95,7 @@ def pretrain(
     )
     model = new_model(joined, config, text)
     assert isinstance(model, Weave)
-    model.choose_within(catalogue_I)
+    model.learn_for_others(catalogue_I)
     split = split_dataset(joined, config.split)
     data = TrainingData(joined, split.train)
     model.prepare(data)

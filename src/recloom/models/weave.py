@@ -441,13 +441,16 @@ class Weave(TrainedModel, VectorModel):
         meanings, tensors = self._towers[0].general()
         return Pretrained(options, encoder, fingerprint, meanings, tensors)
 
-    def choose_within(self, catalogue_I: Tensor) -> None:
-        """Let training tell each item apart from those of its own catalogue alone.
+    def learn_for_others(self, catalogue_I: Tensor) -> None:
+        """Let training tell each item apart from those of its own catalogue alone, and keep to what carries over.
 
         Args:
             catalogue_I: Which of several catalogues each item is of, shape (I,).
         """
         self._catalogue_I = catalogue_I
+        for tower in self._towers:
+            nn.init.zeros_(tower.to_query.bias)
+            tower.to_query.requires_grad_(False)
 
     def loss(self, histories: Histories) -> Tensor:
         if self.is_coded:
@@ -508,17 +511,19 @@ class Tower(nn.Module):
         assert isinstance(self.items, ItemVectors)
         self.items.begin_with(pretrained.tensors["projection"])
         self.circumstances.begin_with(pretrained.circumstances, pretrained.tensors["circumstances"])
+        nn.init.zeros_(self.to_query.bias)
         for name, part in self._carried_parts().items():
             part.load_state_dict({key: pretrained.tensors[f"{name}.{key}"] for key in part.state_dict()})
 
     def _carried_parts(self) -> dict[str, nn.Module]:
+        # Not the map to queries, which stays where it begins, at what was last: what it learns is the taste of one
+        # public, and misleads about another's (benchmarks/transfer.md).
         assert isinstance(self.items, ItemVectors)
         return {
             "from_text": self.items.from_text,
             "network": self.network,
             "to_network": self.to_network,
             "from_network": self.from_network,
-            "to_query": self.to_query,
         }
 
     def item_vectors(self, rows_N: Tensor) -> Tensor:
