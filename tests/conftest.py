@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recloom.cli import main
+from recloom.cli.console import console
 from recloom.dataset import Dataset
 from recloom.encoders.image_encoder import ImageEncoder, Preparation
 from recloom.models import ItemText
@@ -28,6 +30,24 @@ def fake_text(dataset: Dataset) -> ItemText:
     titles = ["", *dataset.item_table["title"].to_list()] if "title" in dataset.item_table.columns else []
     titles = titles or [""] * (len(dataset.items) + 1)
     return ItemText(fake_read(titles), titles, fake_read)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Type a command; get its exit code, what it printed, and what it said on standard error."""
+
+    def type_in(*words: object):
+        monkeypatch.setattr("sys.argv", ["recloom", *map(str, words)])
+        monkeypatch.setattr(console, "_width", 200)
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return type_in
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from recloom.dataset import grow, log_of, without
 from recloom.errors import ArtifactError, ConfigError, DataError
 from recloom.events import Interactions, ReadReport, read_interactions, read_items
 from recloom.models import MODELS
+from recloom.models.popularity_prior import NEW
 from recloom.run_config import RunConfig
 
 SETTINGS = {"encoder": {"name": "hashing"}, "training": {"epochs": 3}, "split": {"everything": True}}
@@ -79,6 +80,18 @@ def test_what_the_model_foresees_is_asked_before_it_learns(fitted, news, more_it
     ndcg_B = fitted.foresee(read_interactions(news()), read_items(more_items))
     assert after.run.lineage["ndcg_at_10_before"] == pytest.approx(ndcg_B.mean())
     assert len(ndcg_B) == 20
+
+
+def test_what_everybody_did_first_tells_how_much_popularity_counts(dataset_of, news):
+    short = walk(range(30), [f"i{item}" for item in range(8)], 1_000_000, steps=4)
+    fitted = Recommender.fit(dataset_of(short, OLD_ITEMS, HEADER), settings=SETTINGS)
+    before = fitted.model.prior.weight_GP.clone()
+    after = fitted.update(news([f"u{user:02},new,{1_010_000 + user},web" for user in range(30)]))
+    assert after.model.prior.weight_GP[0, 1 + NEW] > before[0, 1 + NEW]  # everybody took what was new
+    assert torch.equal(fitted.model.prior.weight_GP, before)
+    # Of somebody who was not there before, nothing tells what came next.
+    stranger = fitted.update(news(["stranger,i1,1010000,web"]))
+    torch.testing.assert_close(stranger.model.prior.weight_GP, before)
 
 
 def test_an_update_on_nothing_new_is_the_same_model(fitted, news):

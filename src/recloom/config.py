@@ -27,7 +27,7 @@ def read_run_file(path: Path) -> Tables:
     except OSError as error:
         raise ConfigError(f"the run file {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the run file {path} is not TOML: {error}") from None
+        raise ConfigError(f"the run file {path} is not TOML in UTF-8: {error}") from None
 
 
 def parse_settings(settings: Sequence[str]) -> Tables:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recloom.config import to_table
-from recloom.dataset import PADDING_INDEX, Dataset, Growth, Histories, Split, Vocabulary, gather
+from recloom.dataset import PADDING_INDEX, Cases, Dataset, Growth, Histories, Split, Vocabulary, gather
 from recloom.encoders import (
     Blocks,
     Encoder,
@@ -40,6 +40,7 @@ from recloom.models import (
     ItemText,
     Modality,
     Model,
+    Pretrained,
     Sharded,
     Teacher,
     TrainedModel,
@@ -60,6 +61,8 @@ from recloom.training import (
 )
 from recloom.workers import ALONE, Workers
 
+NEWS_ASKED = 1_000
+"""Most people whose first new interaction an update chooses by, so that it stays cheap beside a fit."""
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""
 CACHE_NAME = "embeddings.h5"
@@ -87,6 +90,12 @@ def read_catalogue(
     model_class = MODELS[config.model_name]
     others, options, warnings = read_modalities(dataset, config, known, progress)
     texts = item_texts(dataset.item_table, options.template)
+    pretrained = load_pretrained(config)
+    if pretrained is not None and (options.name == "none" or not any(texts)):
+        found = "the encoder is none" if any(texts) else "the catalogue has no text columns"
+        raise ConfigError(
+            f"the pretrained model {config.training.pretrained} knows items by their text, but {found}; leave it out"
+        )
     if options.name == "none" or not any(texts) or not model_class.uses_text:
         if others:
             titles = ["", *item_titles(dataset.item_table)]
@@ -105,6 +114,12 @@ def read_catalogue(
         chosen = replace(options, name="hashing")
         encoder = encoder_of(chosen)
         warnings.append(f"item text was read without a language model: {error}")
+    if pretrained is not None and pretrained.fingerprint != encoder.fingerprint:
+        raise ConfigError(
+            f"the pretrained model {config.training.pretrained} was made with the encoder {pretrained.encoder['name']},"
+            f" whose vectors are not those of the encoder {chosen.name} here; leave the encoder out, or pretrain with"
+            " this one"
+        )
     spread = elsewhere(chosen) if elsewhere else None
     read = _reader(lambda: encoder, dataset.path.with_name(CACHE_NAME), progress, spread)
     vectors_IE = np.concatenate([np.zeros((1, encoder.embedding_dim), dtype=np.float32), read(texts)])
@@ -129,6 +144,16 @@ def _check_adaptation(dataset: Dataset, config: RunConfig) -> None:
             f"the encoder {config.encoder.name} was adapted on this dataset under the split {record['split']}, and"
             f" would have seen what {to_table(config.split)} holds out; adapt it under the same split"
         )
+
+
+def load_pretrained(config: RunConfig) -> Pretrained | None:
+    """Open what a run is to begin with; None where that is nothing.
+
+    Raises:
+        ArtifactError: The folder holds no pretrained model.
+    """
+    folder = config.training.pretrained
+    return None if folder is None else Pretrained.load(Path(folder))
 
 
 def encoder_of(config: EncoderConfig, device: str = "cpu") -> Encoder:
@@ -294,6 +319,9 @@ def fit_model(
     refit = training.refit and growth > 1
     if teacher is not None:
         model.learn_from(teacher)
+    pretrained = load_pretrained(config)
+    if pretrained is not None:
+        model.begin_with(pretrained)
     if len(split.validation) == 0:
         # Too little data to hold validation out: train as long as the config says, on everything.
         model.prepare(full)
@@ -302,18 +330,20 @@ def fit_model(
     model.prepare(train_part)
     # A refit takes no more epochs than the search, each longer by the growth of the data.
     search = replace(training, budget=0.98 * training.budget / (1 + growth)) if training.budget and refit else training
-    text_digest = None if text is None else hashlib.sha256(b"".join(v.tobytes() for v in text.all_vectors)).hexdigest()
-    named = f"{dataset.fingerprint} {config.to_toml()} {text_digest} {teacher.digest if teacher else None}"
-    key = hashlib.sha256(named.encode()).hexdigest()
+    origins = f"{teacher.digest if teacher else None} {pretrained.digest if pretrained else None}"
+    digest = hashlib.sha256(f"{dataset.fingerprint} {config.to_toml()} {origins}".encode())
+    for vectors in () if text is None else text.all_vectors:
+        digest.update(np.ascontiguousarray(vectors).data)
+    key = digest.hexdigest()
     cases = split.validation.sample(training.validation_cases, training.seed)
-    asked = gather(dataset, cases.history_start, cases.history_end, model.max_length, cases.target, config.split.told)
-    target_B = dataset.item_index[cases.target]
+    asked, target_B = _asked(dataset, cases, model, config)
 
     result = train(
         model,
         train_part,
         search,
         validate=lambda: _validated(model, asked, target_B, config, workers),
+        judge_beginning=pretrained is not None,
         checkpoint=checkpoint,
         key=key,
         progress=progress,
@@ -321,17 +351,19 @@ def fit_model(
         workers=workers,
     )
     if workers.is_lead:
-        model.tune(asked, torch.from_numpy(target_B).long(), config.include_seen, _was_there(full, config))
+        model.tune(asked, torch.from_numpy(target_B), config.include_seen, _was_there(full, config))
         result = replace(result, best_validation=_validated(model, asked, target_B, config, ALONE))
     if not refit or result.stopped == "interrupted":
         return result, model, False
     final = new_model(dataset, config, text)
     assert isinstance(final, TrainedModel)
+    if pretrained is not None:
+        final.begin_with(pretrained)
     final.prepare(full)
     if teacher is not None:
         final.learn_from(teacher)
     final.tune_like(model)
-    rest = replace(training, epochs=result.best_epoch, patience=result.best_epoch, budget=None)
+    rest = replace(training, epochs=result.best_epoch, patience=max(1, result.best_epoch), budget=None)
     again = train(
         final,
         full,
@@ -343,6 +375,13 @@ def fit_model(
         workers=workers,
     )
     return (result, model, False) if again.stopped == "interrupted" else (result, final, True)
+
+
+def _asked(dataset: Dataset, cases: Cases, model: Model, config: RunConfig) -> tuple[Histories, np.ndarray]:
+    """Return what cases ask of a model, and the answers."""
+    ends, told = cases.history_end, config.split.told
+    histories = gather(dataset, cases.history_start, ends, model.max_length, cases.target, told)
+    return histories, dataset.item_index[cases.target].astype(np.int64)
 
 
 def _was_there(full: TrainingData, config: RunConfig) -> torch.Tensor:
@@ -390,7 +429,15 @@ def learn_further(
     moments: dict[str, torch.Tensor],
     progress: Progress | None,
 ) -> dict[str, torch.Tensor]:
-    """Train on what is new and some of the old; return what the optimiser remembers then."""
+    """Train on what is new and some of the old; return what the optimiser remembers then.
+
+    What gradient steps do not learn is chosen before, as after a fit: by what everybody did first, which nothing has
+    learned from yet.
+    """
+    cases = growth.first_cases().sample(min(NEWS_ASKED, config.training.validation_cases), config.training.seed)
+    if len(cases):
+        asked, target_B = _asked(growth.dataset, cases, model, config)
+        model.tune(asked, torch.from_numpy(target_B), config.include_seen, _was_there(data, config))
     model.resume(data)
     seed = config.training.seed + int(growth.is_new_N.sum())  # other old windows each time
     stretches = new_and_replayed(data, growth.is_new_N, model.max_length, config.update, seed)

@@ -61,6 +61,7 @@ from recloom.fitting import (
     fit_privately,
     indices_in,
     learn_further,
+    load_pretrained,
     new_model,
     opened_modality,
     read_catalogue,
@@ -98,7 +99,7 @@ from recloom.training import (
 )
 from recloom.version import __version__
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 USERS_AT_ONCE = 4_096
 NEWEST_TOLD = 10
 REQUIRED_FILES = ("config.toml", "metrics.json", "model.safetensors", "item_vectors.safetensors")
@@ -234,6 +235,7 @@ class Recommender:
             hardware=hardware(),
             privacy=privacy,
             shards=[asdict(record) for record in sharded.records] if sharded else [],
+            lineage={"pretrained": pretrained.digest} if (pretrained := load_pretrained(config)) else {},
         )
         learned = sharded or result
         return cls(dataset, fitted, config, text, counts_I, run, lambda: learned.moments if learned else {})
@@ -529,12 +531,7 @@ class Recommender:
 
     def first_cases(self, growth: Growth) -> Cases:
         """Return the first new interaction of everybody who had some before; of `training.validation_cases` at most."""
-        offsets, new = growth.dataset.user_offsets, np.flatnonzero(growth.is_new_N)
-        user, first = np.unique(np.searchsorted(offsets, new, side="right") - 1, return_index=True)
-        start, target = offsets[user], new[first]
-        asked = target > start
-        cases = Cases(user[asked], start[asked], target[asked], target[asked])
-        return cases.sample(self.config.training.validation_cases, self.config.training.seed)
+        return growth.first_cases().sample(self.config.training.validation_cases, self.config.training.seed)
 
     def ndcg_of(self, cases: Cases) -> np.ndarray:
         """Return the NDCG@10 of each case, shape (B,)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from recloom.config import Tables, build, suggestion, to_table
 from recloom.dataset import Dataset, SplitConfig, split_dataset
 from recloom.errors import ConfigError
-from recloom.models import MODELS, Model, TrainedModel, VectorModel
+from recloom.models import MODELS, Model, Pretrained, TrainedModel, VectorModel, Weave
 from recloom.training import PrivacyConfig, TrainingConfig, UpdateConfig, usual_batch_size
 
 REPEATS_MATTER = 0.2
@@ -17,8 +18,9 @@ REPEATS_MATTER = 0.2
 
 PRIVATE_TRAINING = {"epochs": 10, "learning_rate": 5e-3}
 """How training under `privacy.epsilon` goes where the user does not say: every pass spends."""
-NOT_PRIVATE_TRAINING = ("teacher", "budget", "half_life_days")
-"""A teacher has learned without noise, the clock depends on how long histories are, and age on the newest of all."""
+NOT_PRIVATE_TRAINING = ("teacher", "pretrained", "budget", "half_life_days")
+"""A teacher has learned without noise, as has a pretrained model, the clock depends on how long histories are, and age
+on the newest of all."""
 
 
 PROFILES: Mapping[str, Tables] = {
@@ -106,6 +108,9 @@ class RunConfig:
         include_seen = settings.get("recommend", {}).get("include_seen")
         privacy = config_of(PrivacyConfig, "privacy")
         model_defaults = dict(model_class.defaults_for(dataset, split))
+        pretrained = _pretrained_by(settings)
+        if pretrained is not None and issubclass(model_class, Weave):  # others say later that they cannot begin so
+            model_defaults |= pretrained.options
         training_defaults: dict[str, Any] = {"batch_size": usual_batch_size(dataset.num_interactions // privacy.shards)}
         if privacy.epsilon is not None:
             _check_private(model_class, settings)
@@ -126,7 +131,7 @@ class RunConfig:
             training=training,
             privacy=privacy,
             update=config_of(UpdateConfig, "update"),
-            encoder=config_of(EncoderConfig, "encoder"),
+            encoder=_encoder_config(settings.get("encoder", {}), pretrained),
             include_seen=config_of(_RecommendConfig, "recommend", {"include_seen": include_seen}).include_seen,
         )
 
@@ -141,6 +146,23 @@ class RunConfig:
             "encoder": to_table(self.encoder),
             "recommend": {"include_seen": self.include_seen},
         }
+
+
+def _pretrained_by(settings: Tables) -> Pretrained | None:
+    """Open the pretrained model that decides what settings leave open; None where there is nothing to decide.
+
+    The settings of a fitted model leave nothing open, so that it can be loaded when the folder is gone.
+    """
+    folder, model = settings.get("training", {}).get("pretrained"), settings.get("model", {})
+    if not isinstance(folder, str) or {"embedding_dim", "hidden_dim", "text_dim"} <= set(model):
+        return None
+    return Pretrained.load(Path(folder))
+
+
+def _encoder_config(values: Mapping[str, Any], pretrained: Pretrained | None) -> EncoderConfig:
+    if pretrained is None or values.get("name", "auto") != "auto":
+        return build(EncoderConfig, "encoder", values, {})
+    return build(EncoderConfig, "encoder", {n: v for n, v in values.items() if n != "name"}, pretrained.encoder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,29 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recloom.cli import main
-from recloom.cli.console import console
-
 WORDS = ["red", "blue", "green", "old", "new", "small", "large", "wooden", "steel", "paper"]
 THINGS = ["lamp", "chair", "table", "knife", "pan", "book"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Type a command; get its exit code, what it printed, and what it said on standard error."""
-
-    def type_in(*words: object):
-        monkeypatch.setattr("sys.argv", ["recloom", *map(str, words)])
-        monkeypatch.setattr(console, "_width", 200)
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return type_in
 
 
 def write_log(folder: Path) -> None:

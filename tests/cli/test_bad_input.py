@@ -190,3 +190,26 @@ def test_a_full_disk_while_saving_a_model_leaves_the_model_as_it_was(run, shop, 
     assert "No space left on device" in err
     assert Recommender.load(tmp_path / "m").recommend("u001").items
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_a_text_in_the_wrong_encoding_is_one_sentence_and_the_plain_recommendation_still_comes(
+    run, shop, tmp_path, encoding
+):
+    ask = ["recommend", shop / "weave", "--user", "u001"]
+    plain = run(*ask)
+    (tmp_path / "items.csv").write_bytes("item_id,title\nnew,红色连衣裙\n".encode(encoding))
+    (tmp_path / "asked.jsonl").write_bytes('{"query_id": "红", "history": ["0001"]}\n'.encode(encoding))
+    (tmp_path / "run.toml").write_bytes('[encoder]\nname = "红色"\n'.encode(encoding))
+    for words in (
+        ["prepare", shop / "events.csv", "--items", tmp_path / "items.csv", "--out", tmp_path / "dataset"],
+        [*ask, "--items", tmp_path / "items.csv"],
+        ["recommend", shop / "weave", "--histories", tmp_path / "asked.jsonl"],
+        ["fit", shop / "dataset", "--out", tmp_path / "model", "--config", tmp_path / "run.toml"],
+    ):
+        code, _, err = run(*words)
+        assert code == 2, words
+        assert len(err.strip().splitlines()) == 1
+        assert "UTF-8" in err
+    assert run(*ask) == plain == (0, plain[1], "")
+    assert not (tmp_path / "dataset").exists()

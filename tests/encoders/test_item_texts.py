@@ -114,6 +114,11 @@ def test_context_text_leaves_out_what_is_unknown_and_names_bare_numbers():
         (["电子产品", "服装 Nike"], "multilingual"),
         (["Тетрис"], "multilingual"),
         (["123", ""], "minilm"),
+        (["A lamp for reading in bed", "Oak chair with arms", "台灯", "木椅"], "multilingual"),  # half of a catalogue
+        (["红色连衣裙. category: clothes", "blue jeans. category: clothes"], "multilingual"),
+        (["Apple iPhone 15 Pro Max 手机壳"], "multilingual"),
+        ([*["Oak chair with arms"] * 19, "木椅"], "minilm"),
+        (["A chair that is as long as α, and wider than most"], "minilm"),
     ],
 )
 def test_the_script_of_the_texts_suggests_the_encoder(texts, encoder):

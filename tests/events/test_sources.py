@@ -1,6 +1,8 @@
+import codecs
 import gzip
 import io
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -176,18 +178,18 @@ HEADER = "user_id,item_id,timestamp\n"
             "holds nothing usable: no rows below the header; wanted rows with user_id, item_id, timestamp",
         ),
         ("log.csv", b"user_id\0item_id", "is a binary file; wanted CSV, TSV, JSON lines, Parquet or HDF5"),
-        ("log.csv", (HEADER + "a,x,1\n").encode("utf-16"), r"is UTF-16; convert it with: iconv -f UTF-16 -t UTF-8"),
+        ("log.csv", (HEADER + "a,x,1\n").encode("utf-16"), r"is UTF-16; wanted UTF-8, convert it with: iconv -f"),
         (
             "log.csv",
             "用户ID,商品ID,时间戳\n".encode("gb18030"),
-            r"not UTF-8 at byte 0; it may be GB18030 \(GBK\), then convert",
+            r"not UTF-8 in line 1, at byte 0; it may be GB18030 \(GBK\), then convert",
         ),
         (
             "log.csv",
             HEADER.encode() + b"a,x,1600000000\n" * 10_000 + "用户,x,1600000000\n".encode("gb18030"),
-            r"not UTF-8 at byte 150,026; it may be GB18030 .*iconv -f GB18030 -t UTF-8 log.csv > utf8-log.csv",
+            r"in line 10,002, at byte 150,026; it may be GB18030 .*iconv -f GB18030 -t UTF-8 log.csv > utf8-log.csv",
         ),
-        ("log.csv", HEADER.encode() + b"Ren\xe9,x,1600000000\n", "not UTF-8 at byte 29; it may be Latin-1"),
+        ("log.csv", HEADER.encode() + b"Ren\xe9,x,1600000000\n", "not UTF-8 in line 2, at byte 29; it may be Latin-1"),
         ("log.csv", HEADER + 'a,"x,1600000000\nb,y,1600000000\n', "has a quote that is opened and not closed"),
         ("log.csv", "user_id,item_id,timestamp,item_id\n", "has two columns named 'item_id'; rename one"),
         (
@@ -233,3 +235,66 @@ def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:
         file["user_id"], file["item_id"] = [1, 2], [1]
     with pytest.raises(DataError, match=r"different shapes \(item_id \(1,\), user_id \(2,\)\); wanted one value a row"):
         read_interactions(path)
+
+
+EVENTS = "user_id,item_id,timestamp\n{0},x,1700000000\n{1},y,1700000100\n"
+ITEMS = "item_id,title\nx,{0}\ny,{1}\n"
+CHINESE, FRENCH = ("红色连衣裙", "蓝色牛仔裤"), ("Misérables", "Zoë à Noël")
+GB = (
+    r"in line 2, at byte .*; it may be GB18030 \(GBK\), then convert it with: iconv -f GB18030 -t UTF-8 log.csv > utf8-"
+)
+LATIN = (
+    r"in line 2, at byte .*; it may be Latin-1 \(Windows-1252\), then convert it with: iconv -f WINDOWS-1252 -t UTF-8"
+)
+
+
+@pytest.mark.parametrize(("read", "rows"), [(read_interactions, EVENTS), (read_items, ITEMS)], ids=["log", "catalogue"])
+@pytest.mark.parametrize(
+    ("words", "encoding", "message"),
+    [
+        (CHINESE, "gbk", GB),
+        (FRENCH, "latin-1", LATIN),  # of which é and r would be a Chinese character together
+        (("“Noël” – 5 €", "l’été"), "cp1252", LATIN),
+        (CHINESE, "utf-16", "is UTF-16; wanted UTF-8, convert it with: iconv -f UTF-16 "),
+        (CHINESE, "utf-16-le", "is UTF-16LE; wanted UTF-8, convert it with: iconv -f UTF-16LE "),
+        (FRENCH, "utf-16-be", "is UTF-16BE; wanted UTF-8, convert it with: iconv -f UTF-16BE "),
+        (FRENCH, "utf-32", "is UTF-32; wanted UTF-8, convert it with: iconv -f UTF-32 "),
+    ],
+    ids=["gbk", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"],
+)
+def test_text_in_another_encoding_is_refused_with_the_line_and_how_to_convert_it(
+    write: Write, read: Callable, rows: str, words: tuple[str, str], encoding: str, message: str
+) -> None:
+    content = rows.format(*words)
+    path = write("log.csv", content.encode(encoding))
+    with pytest.raises(DataError, match=message) as error:
+        read(path)
+    assert "\n" not in str(error.value)
+    command = str(error.value).split("convert it with: ")[1]
+    subprocess.run(command, shell=True, cwd=path.parent, check=True)
+    assert path.with_name("utf8-log.csv").read_text("utf-8").removeprefix("\ufeff") == content
+    assert len(read(path.with_name("utf8-log.csv")).table) == 2
+
+
+def test_how_to_convert_what_is_gzipped_is_said_too(write: Write) -> None:
+    path = write("log.csv.gz", gzip.compress(EVENTS.format(*CHINESE).encode("gbk")))
+    with pytest.raises(DataError, match="GB18030") as error:
+        read_interactions(path)
+    subprocess.run(str(error.value).split("convert it with: ")[1], shell=True, cwd=path.parent, check=True)
+    assert read_interactions(path.with_name("utf8-log.csv.gz")).table["user_id"].to_list() == list(CHINESE)
+
+
+def test_a_single_damaged_line_is_not_taken_for_another_encoding(write: Write) -> None:
+    with pytest.raises(DataError, match=r"in line 3, at byte .*, and what comes before is; mend or remove that line"):
+        read_items(write("log.csv", ITEMS.format("红色", "?").encode().replace(b"?", b"\xe9t\xe9")))
+
+
+@pytest.mark.parametrize("name", ["items.csv", "items.jsonl", "items.json"])
+def test_a_byte_order_mark_before_utf_8_is_passed_over(write: Write, name: str) -> None:
+    content = {
+        "items.csv": "item_id,title\nx,红色\n",
+        "items.jsonl": '{"item_id": "x", "title": "红色"}\n',
+        "items.json": '[{"item_id": "x", "title": "红色"}]',
+    }[name]
+    items = read_items(write(name, codecs.BOM_UTF8 + content.encode()))
+    assert items.table.select("item_id", "title").rows() == [("x", "红色")]

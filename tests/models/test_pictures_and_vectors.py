@@ -67,6 +67,17 @@ def test_pictures_place_items_that_nobody_took(shop, fusion):
         assert int(np.argmax(scores(fitted, history))) == number
 
 
+@pytest.mark.parametrize("fusion", ["sum", "gated", "concat", "separate"])
+def test_reasons_tell_a_picture_from_the_text(shop, fusion):
+    fitted = Recommender.fit(shop, settings=settings(model={"fusion": fusion}))
+    told = fitted.explain(NEW_RED, history=RED_HISTORY)
+    parts = {reason.name or reason.kind: reason.contribution for reason in told.reasons if reason.kind != "history"}
+    names = {"id", "text", "image", "popularity", "any item"} & set(parts)
+    assert sum(parts[name] for name in names) == pytest.approx(told.score, rel=1e-5)
+    # All titles say the same, so what places it is the picture.
+    assert parts["image"] > 5 * abs(parts["text"]) > 0 or parts["text"] == 0 < parts["image"]
+
+
 MEAN_COLOUR = "(size=8, mean=(0.0, 0.0, 0.0), deviation=(1.0, 1.0, 1.0))"
 
 

@@ -4,7 +4,7 @@ import torch
 
 from recloom.dataset import Histories, Interaction, Requests, Segments, histories_from_interactions
 from recloom.models import TrainingData
-from recloom.models.popularity_prior import AGE, DAYS, NEW, PopularityPrior
+from recloom.models.popularity_prior import AGE, DAYS, NEW, PopularityPrior, _log_shares
 
 DAY = 86_400
 END = 40 * DAY
@@ -43,12 +43,28 @@ def asked_after(ask, days):
 def test_popularity_is_counted_in_windows_before_the_end_of_training(dataset, prior):
     hit, old, cold = (prior.features_IP[dataset.items.index_of(item)].tolist() for item in ITEMS)
     day, week, month, quarter, ever = range(len(DAYS))
-    assert hit[day] == hit[week] == pytest.approx(np.log(10))
-    assert old[month] == 0
-    assert old[quarter] == old[ever] == pytest.approx(np.log(4))
+    # Of 12 interactions with 3 items the hit had 9, and all 9 of the last month; each item counts as taken once before.
+    share = (9 + 1) / (12 / 3 + 1)
+    assert hit[ever] == pytest.approx(np.log(share))
+    quarterly = (9 + share) / (12 / 3 + 1)
+    assert hit[quarter] == pytest.approx(np.log(quarterly))
+    monthly = (9 + quarterly) / (9 / 3 + 1)
+    assert hit[month] == pytest.approx(np.log(monthly))
+    assert old[ever] == pytest.approx(np.log((3 + 1) / (12 / 3 + 1)))
+    assert hit[day] > hit[week] > hit[month]
+    assert old[day] < old[week] < old[month] < old[quarter]
+    assert cold[: len(DAYS)] == [0] * len(DAYS)
     assert (hit[NEW], old[NEW], cold[NEW]) == (0, 0, 1)
     assert old[AGE] == pytest.approx(np.log(1 + 39))
     assert cold[AGE] == 0
+
+
+def test_where_little_happened_of_late_what_was_taken_before_counts(dataset_of):
+    counts = np.array([[0, 0, 0, 0], [0, 0, 1, 0], [0, 900, 90, 9]])
+    now, lately, ever = _log_shares(counts)
+    np.testing.assert_array_equal(now, lately)  # nothing happened, so nothing is known
+    assert lately[1] > lately[2] > lately[3]  # a single one does not turn a thousand over
+    np.testing.assert_allclose(np.exp(ever)[1:].mean(), 1.0)
 
 
 def test_without_fitting_it_changes_nothing(prior, ask):
@@ -99,6 +115,18 @@ def test_it_learns_that_new_items_are_for_those_who_take_them_early(dataset, pri
     prior.fit(torch.zeros(2 * cases, 3), candidate, target, ask(*[early] * cases, *[late] * cases), 1)
     score = prior.extend(torch.zeros(2, 1), ask(early, late))[:, 1:] @ prior.features_IP[candidate].T
     assert score.argmax(dim=1).tolist() == [2, 0]
+
+
+def test_few_cases_change_little_of_what_many_have_chosen(prior, ask):
+    def fit(num_cases, target):
+        asked = asked_after(ask, [1] * num_cases)
+        prior.fit(torch.zeros(num_cases, 3), torch.tensor([1, 2, 3]), torch.full((num_cases,), target), asked, 1)
+        score = prior.extend(torch.zeros(1, 1), asked_after(ask, [1]))[:, 1:] @ prior.features_IP[1:4].T
+        return int(score.argmax())
+
+    assert fit(500, 0) == 0
+    assert fit(3, 1) == 0
+    assert fit(5_000, 1) == 1
 
 
 def test_items_that_may_not_be_recommended_leave_the_weights_finite(prior, ask):

@@ -16,7 +16,8 @@ import uvicorn
 from recloom.serving import app as serving_app
 from recloom.serving import create_app
 from recloom.serving.access import COOKIE
-from recloom.serving.page import figures, views
+from recloom.serving.page import figures, lists, views
+from recloom.serving.page.words import CHINESE
 from recloom.serving.store import Event, Exposure
 from tests.serving.helpers import ask, event, ids, post, wait_until
 
@@ -544,3 +545,47 @@ def test_pages_of_a_service_with_keys_want_one(visit, browser, model, tmp_path):
         cookies = {COOKIE: look}
         assert httpx.post(f"{address}/click?user=u03", data={"item_id": "i01"}, cookies=cookies).status_code == 403
         assert "secure" not in log_in(look).headers["set-cookie"].lower()
+
+
+# In Chinese
+
+
+def test_every_sentence_of_the_page_has_a_chinese_one_and_no_more():
+    folder = Path(views.__file__).parent
+    said = [
+        words
+        for name in ("home", "base")
+        for call in re.findall(
+            r"\bt\((.+?)\)(?=\.format| }}| %})", (folder / f"templates/{name}.html.jinja").read_text()
+        )
+        for words in re.findall(r'"([^"]+)"', call)
+    ]
+    assert len(said) > 50
+    elsewhere = {"Try it", "Live", "Interface", "time", "image", "pinned", "{} of {} also in {}", "from the log"}
+    elsewhere |= {"not in the catalogue, skipped", *lists._PARTS.values()}
+    assert {*said, *elsewhere} == set(CHINESE)
+
+
+class Words(HTMLParser):
+    """What a page says, attributes that are read out included."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.said += [value or "" for name, value in attrs if name in ("aria-label", "placeholder", "title")]
+
+    def handle_data(self, data):
+        self.said.append(data)
+
+
+def test_the_page_in_chinese_has_no_english_left(shared):
+    data = {"film", "recloom", "English", "default", "weave", "device", "age", "mobile", "web", "nobody", "view"}
+    for query in ("h=i01&h=i02&h=nobody", "user=u01&q=xyzzy", "session=new", "h=i01&q=number3"):
+        page = shared.get(f"/?{query}&language=zh")
+        said = " ".join(Words(page.text).said)
+        assert set(re.findall(r"[a-z]{3,}", re.sub(r"@\w+|(number|kind)\d+|xyzzy|number3", "", said))) <= data, query
+        assert '<html lang="zh">' in page.text
+        assert "接下来是什么" in said

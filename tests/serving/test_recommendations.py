@@ -203,11 +203,11 @@ def test_reasons_are_phrased_when_a_request_wants_it_and_the_writer_is_in_time(s
         name, answer = "fake", ""
 
         def write(self, instruction, request, *, most_tokens, seconds):
-            time.sleep(0 if self.answer else 3)
+            time.sleep(0 if self.answer else 5)
             return self.answer or request
 
     monkeypatch.setattr("recloom.serving.app.load_writer", lambda name: Writer())
-    client = serve(writer="fake", writer_seconds=0.3)
+    client = serve(writer="fake", writer_seconds=1.5)
     plain = ask(client, user_id="u20", k=1, explain=True)["items"][0]
     late = ask(client, user_id="u20", k=1, explain=True, phrase=True)["items"][0]
     assert late["because"] == plain["because"]

@@ -21,8 +21,10 @@ from recloom.cli import (
     export,
     fit,
     forget,
+    join,
     keys,
     prepare,
+    pretrain,
     recommend,
     serve,
     similar,
@@ -45,9 +47,11 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.add_typer(datasets.app, name="datasets")
 app.command("prepare", cls=RayCommand)(prepare.prepare)
+app.command("join")(join.join)
 app.command("encode", cls=RayCommand)(encode.encode)
 app.command("adapt")(adapt.adapt)
 app.command("distill")(distill.distill)
+app.command("pretrain")(pretrain.pretrain)
 app.command("fit", cls=RayCommand)(fit.fit)
 app.command("evaluate", cls=RayCommand)(evaluate.evaluate)
 app.command("compare")(compare.compare_models)

@@ -65,7 +65,11 @@ def _show(told: Explanation) -> None:
     past = [(f"{r.behavior} {r.item_id} {r.title}", _number(r)) for r in by_kind.get("history", [])]
     _table("without this interaction", "the score would be lower by", past)
     _table("without this part of the request", "the score would be lower by", _named(by_kind.get("context", [])))
-    parts = [(_PARTS[r.kind], _number(r)) for r in told.reasons if r.kind in _PARTS]
+    parts = [
+        (_PARTS.get(r.kind, f"the item's {r.name}"), _number(r))
+        for r in told.reasons
+        if r.kind in _PARTS or r.kind == "modality"
+    ]
     _table("the score is the sum of", "", parts)
     _table("without this word of its text", "the score would be lower by", _named(by_kind.get("word", [])))
     for note in told.notes:

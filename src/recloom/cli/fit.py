@@ -33,6 +33,9 @@ def fit(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Learn from everything in the end, to serve.")] = False,
     budget: Annotated[str | None, typer.Option(help="Most time to train: 90s, 10m, 1h.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Begin with what recloom pretrain wrote; training.epochs=0 leaves it at that.")
+    ] = None,
     teacher: Annotated[str | None, typer.Option(help="Fitted model to learn from as well.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; unset, a GPU where there is one.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
@@ -61,6 +64,7 @@ def fit(
         "training": {
             "budget": parse_duration(budget) if budget else None,
             "device": device,
+            "pretrained": str(Path(pretrained).resolve()) if pretrained else None,
             "teacher": teacher,
             "seed": seed,
         },

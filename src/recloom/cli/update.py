@@ -103,8 +103,6 @@ def _collected(
 
 def _unread(config: Path | None) -> set[str]:
     """Return the behaviours that a service keeps and its model does not read: impressions, dislikes."""
-    if config is None:
-        return set()
     from recloom.serving.settings import read_settings  # the extra is there: the database was opened with it
 
     return {name for name, weight in read_settings(config).behaviors.items() if weight <= 0}

@@ -4,6 +4,7 @@ from recloom.dataset.assembling import assemble
 from recloom.dataset.columns import CategoryColumn, ContextColumn, NumberColumn, unknown_value
 from recloom.dataset.dataset import FILE_NAME, Dataset, write_report
 from recloom.dataset.growing import Growth, grow, log_of, without
+from recloom.dataset.joining import join
 from recloom.dataset.sequences import (
     Histories,
     Interaction,
@@ -57,6 +58,7 @@ __all__ = [
     "gather",
     "grow",
     "histories_from_interactions",
+    "join",
     "log_of",
     "neighbouring_pairs",
     "shard_of",

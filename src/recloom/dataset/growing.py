@@ -8,6 +8,7 @@ import polars as pl
 
 from recloom.dataset.columns import CategoryColumn, ContextColumn
 from recloom.dataset.dataset import Dataset
+from recloom.dataset.splits import Cases
 from recloom.errors import DataError
 from recloom.events import Entities, Interactions
 
@@ -27,6 +28,14 @@ class Growth:
     """Interactions of the new log that the dataset had already, and that were left out."""
     notes: list[str]
     """Sentences a person should read."""
+
+    def first_cases(self) -> Cases:
+        """Ask for the first new interaction of everybody who had some before."""
+        offsets, new = self.dataset.user_offsets, np.flatnonzero(self.is_new_N)
+        user, first = np.unique(np.searchsorted(offsets, new, side="right") - 1, return_index=True)
+        start, target = offsets[user], new[first]
+        asked = target > start
+        return Cases(user[asked], start[asked], target[asked], target[asked])
 
 
 def grow(dataset: Dataset, log: Interactions | None, items: Entities | None, users: Entities | None) -> Growth:

@@ -6,10 +6,12 @@ row, the first being 1. Where a quoted field holds line breaks, or JSON lines ar
 by as many.
 """
 
+import codecs
 import glob
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ SUFFIXES = (
 _SEPARATORS = ",\t;|"
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEAD_BYTES = 65_536
+_TWO_HIGH_BYTES = rb"[\x80-\xff]{2}"
+_ONE_HIGH_BYTE = rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])"
 # The parser cuts a row at the last column it was told of: fields are looked for this far behind the header's last.
 _EXTRAS = [f"{EXTRA}_{position}" for position in range(4)]
 
@@ -74,15 +78,16 @@ def open_table(path: Path) -> pl.LazyFrame:
             return _numbered(pl.scan_parquet(_content(path) if _is_gzip(path) else path))
         if head.startswith(b"\x89HDF"):
             return _numbered(_read_hdf5(path).lazy())
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError(f"{path} is UTF-16; convert it with: {_iconv('UTF-16', path)}")
+        if wide := _wide_encoding(head):
+            raise DataError(f"{path} is {wide}; wanted UTF-8, convert it with: {_iconv(wide, path)}")
         if b"\0" in head:
             raise DataError(f"{path} is a binary file; wanted CSV, TSV, JSON lines, Parquet or HDF5")
+        has_mark, head = head.startswith(codecs.BOM_UTF8), head.removeprefix(codecs.BOM_UTF8)
         if head.lstrip().startswith(b"["):
             return _numbered(pl.read_json(_content(path), infer_schema_length=None).lazy())
         if head.lstrip().startswith(b"{"):
-            return _numbered(pl.scan_ndjson(path, infer_schema_length=None))
-        first = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+            return _numbered(pl.scan_ndjson(_content(path) if has_mark else path, infer_schema_length=None))
+        first = head.split(b"\n", 1)[0]
         return _read_movielens(path) if b"::" in first else _open_delimited(path, first.decode().rstrip("\r"))
 
 
@@ -122,13 +127,41 @@ def _what_is_wrong(path: Path, message: str) -> str:
     return f"{path} cannot be read: {message.splitlines()[0]}"
 
 
+def _wide_encoding(head: bytes) -> str | None:
+    """Tell text of two or four bytes a letter by its mark, or by a first line that is one when it is read so."""
+    # The mark of UTF-32 begins with that of UTF-16.
+    marks = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
+    for name, known in marks.items():
+        if head.startswith(known):
+            return name
+    if b"\0" not in head:
+        return None
+    for name in ("UTF-16LE", "UTF-16BE"):
+        first, line_end, _ = head.decode(name, errors="replace").partition("\n")
+        if line_end and set(_SEPARATORS) & set(first) and all(c.isprintable() or c in "\t\r" for c in first):
+            return name
+    return None
+
+
 def _wrong_encoding(path: Path, raw: bytes, first_bad_byte: int) -> str:
+    line = raw.count(b"\n", 0, first_bad_byte) + 1
+    where = f"{path} is not UTF-8 in line {line:,}, at byte {first_bad_byte:,}"
+    if not raw[:first_bad_byte].isascii():
+        return f"{where}, and what comes before is; mend or remove that line"
+    # A Chinese character of GB18030 is two bytes of which the second is mostly above 127 as well. An accented letter
+    # of Latin-1 stands among plain ones, with which it often makes a valid character of GB18030.
+    pairs, singles = (len(re.findall(pattern, raw)) for pattern in (_TWO_HIGH_BYTES, _ONE_HIGH_BYTE))
+    looks_chinese = pairs > singles and _can_be_read_as("gb18030", raw)
+    name, said = ("GB18030", "GB18030 (GBK)") if looks_chinese else ("WINDOWS-1252", "Latin-1 (Windows-1252)")
+    return f"{where}; it may be {said}, then convert it with: {_iconv(name, path)}"
+
+
+def _can_be_read_as(encoding: str, raw: bytes) -> bool:
     try:
-        raw.decode("gb18030")
-        guess, name = "it may be GB18030 (GBK)", "GB18030"
+        raw.decode(encoding)
     except UnicodeDecodeError:
-        guess, name = "it may be Latin-1", "LATIN1"
-    return f"{path} is not UTF-8 at byte {first_bad_byte:,}; {guess}, then convert it with: {_iconv(name, path)}"
+        return False
+    return True
 
 
 def _wrong_json_line(path: Path, raw: bytes) -> str | None:
@@ -142,6 +175,8 @@ def _wrong_json_line(path: Path, raw: bytes) -> str | None:
 
 
 def _iconv(encoding: str, path: Path) -> str:
+    if _is_gzip(path):
+        return f"gunzip -c {path.name} | iconv -f {encoding} -t UTF-8 | gzip > utf8-{path.name}"
     return f"iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
 
 
@@ -229,7 +264,8 @@ def _decoded(values: np.ndarray) -> pl.Series:
 
 def _content(path: Path) -> io.BytesIO:
     raw = path.read_bytes()
-    return io.BytesIO(gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw)
+    raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
+    return io.BytesIO(raw.removeprefix(codecs.BOM_UTF8))
 
 
 def _read_head(path: Path) -> bytes:

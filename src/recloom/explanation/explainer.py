@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recloom.dataset import Histories
-from recloom.explanation.removal import known_of_request, variants, without_request_part
+from recloom.explanation.removal import alike, known_of_request, variants, without_request_part
 from recloom.models import Model, VectorModel
 from recloom.models.interface import Scorer
 
@@ -77,11 +77,13 @@ class Explainer:
         if length == 1:
             steps = steps[:0]
         parts = known_of_request(history) if self.model.reads_requests else []
-        kept_VL = np.ones((1 + len(steps) + len(parts), length), dtype=bool)
-        kept_VL[1 + np.arange(len(steps)), steps] = False
+        # The whole history, asked for with all that is known and without each part of it; then each one without a step.
+        num_whole = 1 + len(parts)
+        kept_VL = np.ones((num_whole + len(steps), length), dtype=bool)
+        kept_VL[num_whole + np.arange(len(steps)), steps] = False
         asked = variants(history, kept_VL, self.model.max_length)
         for number, name in enumerate(parts):
-            asked = without_request_part(asked, 1 + len(steps) + number, name)
+            asked = without_request_part(asked, 1 + number, name)
         rows_N = torch.tensor(list(rows), dtype=torch.long)  # a list may be empty
         with torch.no_grad():
             score_VN, parts_N = self._scores(asked, rows_N)
@@ -92,11 +94,11 @@ class Explainer:
                 int(row),
                 float(score_VN[0, place]),
                 [
-                    Removed(int(items[step]), int(behaviors[step]), float(lost_VN[1 + number, place]))
+                    Removed(int(items[step]), int(behaviors[step]), float(lost_VN[num_whole + number, place]))
                     for number, step in enumerate(steps)
                 ]
                 or [Removed(int(items[0]), int(behaviors[0]), None)],
-                {name: float(lost_VN[1 + len(steps) + number, place]) for number, name in enumerate(parts)},
+                {name: float(lost_VN[1 + number, place]) for number, name in enumerate(parts)},
                 {name: float(part_N[place]) for name, part_N in parts_N.items()},
                 num_read,
             )
@@ -111,7 +113,9 @@ class Explainer:
     def _scores(self, histories: Histories, rows_N: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return scores, and the parts of those of the first history."""
         if isinstance(self.model, VectorModel):
-            query_VD = self.model.queries(histories)
+            query_VD = torch.cat(
+                [self.model.branch_queries(histories.rows(some), shared) for some, shared in alike(histories)]
+            )
             score_VN = query_VD @ self.model.item_vectors(rows_N).T
             return score_VN, self.model.score_parts(query_VD[0], rows_N)
         assert self._scorer is not None

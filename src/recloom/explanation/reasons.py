@@ -8,7 +8,18 @@ from recloom.explanation.explainer import Facts
 from recloom.models import NCF, Model, Popular, PopularRecent, RandomOrder
 
 Kind = Literal[
-    "history", "id", "text", "id and text", "popularity", "any item", "context", "word", "rules", "popular", "new"
+    "history",
+    "id",
+    "text",
+    "modality",
+    "id and text",
+    "popularity",
+    "any item",
+    "context",
+    "word",
+    "rules",
+    "popular",
+    "new",
 ]
 MOST_NAMED = 3
 """Interactions that a recommendation names."""
@@ -23,9 +34,10 @@ class Reason:
     """One thing that an item's score comes from."""
 
     kind: Kind
-    """`history`: an interaction; `id`, `text`, `popularity` and `any item`: what the score is the sum of; `context`: a
-    part of the request; `word`: a word of the item's text; `rules`: a boost or a pin; `popular`: the list is the
-    popular one; `new`: nobody had the item, its text alone placed it."""
+    """`history`: an interaction; `id`, `text`, `modality` (a picture, a vector of the user's own), `popularity` and
+    `any item`: what the score is the sum of; `context`: a part of the request; `word`: a word of the item's text;
+    `rules`: a boost or a pin; `popular`: the list is the popular one; `new`: nobody had the item, its text alone placed
+    it."""
     contribution: float | None = None
     """How much lower the score would be without it. None where that is no number: the only interaction, a pin."""
     item_id: str | None = None
@@ -35,7 +47,7 @@ class Reason:
     behavior: str | None = None
     """What the interaction was."""
     name: str | None = None
-    """The column of the context, the word, or `pinned` and `boost`."""
+    """The column of the context or of the modality, the word, or `pinned` and `boost`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is known, for JSON."""
@@ -103,7 +115,8 @@ def reasons_of(facts: Facts, names: Names, *, is_new: bool, most: int | None = M
         reasons.append(Reason("history", removed.contribution, item_id, title, behavior))
     moved = [(name, change) for name, change in facts.context.items() if abs(change) > NOTHING]
     reasons += [Reason("context", change, name=name) for name, change in moved]
-    reasons += [Reason(_PARTS[name], part) for name, part in facts.parts.items()]
+    for name, part in facts.parts.items():
+        reasons.append(Reason(_PARTS[name], part) if name in _PARTS else Reason("modality", part, name=name))
     return reasons
 
 

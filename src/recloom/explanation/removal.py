@@ -54,6 +54,33 @@ def variants(history: Histories, kept_VL: np.ndarray, max_length: int) -> Histor
     )
 
 
+def alike(asked: Histories) -> list[tuple[np.ndarray, int]]:
+    """Part variants of one history into stretches that begin alike, in order.
+
+    A window that is full reaches one step further back when a step is gone, so it begins elsewhere.
+
+    Returns:
+        The rows of each stretch, and how many steps at the beginning they share, fewer than the shortest has.
+    """
+    columns = [asked.item_index_BL, asked.timestamp_BL, asked.behavior_index_BL, *asked.context_BL.values()]
+    begins_V = np.zeros(len(asked), dtype=bool)
+    for values_VL in columns:
+        begins_V[1:] |= ~_equal(values_VL[1:, 0], values_VL[:-1, 0])
+    found = []
+    for rows in np.split(np.arange(len(asked)), np.flatnonzero(begins_V)):
+        same_L = np.ones(columns[0].shape[1], dtype=bool)
+        for values_VL in columns:
+            same_L &= _equal(values_VL[rows], values_VL[rows[0]]).all(axis=0)
+        shared = len(same_L) if same_L.all() else int(np.argmin(same_L))
+        found.append((rows, min(shared, int(asked.length_B[rows].min()) - 1)))
+    return found
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where values are the same, or both unknown numbers."""
+    return (one == other) | ((one != one) & (other != other))
+
+
 def known_of_request(history: Histories) -> list[str]:
     """Return what is known of the request of a single history: `TIME`, and names of context columns."""
     request = history.request

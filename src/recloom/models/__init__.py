@@ -30,6 +30,7 @@ from recloom.models.interface import (
 )
 from recloom.models.item_text import Modality, Said
 from recloom.models.lm_fusion import LMFusion
+from recloom.models.pretrained import Pretrained
 from recloom.models.ranking import Ranker, Rankings
 from recloom.models.sharded import Sharded
 from recloom.models.teacher import Teacher
@@ -68,6 +69,7 @@ __all__ = [
     "Model",
     "Popular",
     "PopularRecent",
+    "Pretrained",
     "RandomOrder",
     "Ranker",
     "Rankings",
@@ -78,6 +80,7 @@ __all__ = [
     "TrainedModel",
     "TrainingData",
     "VectorModel",
+    "Weave",
     "gathered_lists",
     "moved",
 ]

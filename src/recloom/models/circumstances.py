@@ -23,6 +23,9 @@ SESSION_STEPS = 16
 MOST_CONTEXT_VALUES = 1_000
 """A column with more different words than this is an id of something (a session, a request), not context."""
 
+GENERAL_KINDS = ("gap", "hour", "weekday", "behavior", "session step")
+"""Kinds of circumstances that mean the same in every log; a behaviour does where it has the same name."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -101,7 +104,7 @@ class Circumstances(nn.Module):
         # All kinds share one table, each from its own row on, so that one lookup adds them up; row 0 is "unknown".
         sizes = [len(of_kind) for _, of_kind in values]
         self._first_rows = np.cumsum([1, *sizes[:-1]])
-        self._row_of = {"unknown": 0} | {
+        self._row_of: dict[tuple[str, Any], int] = {("unknown", None): 0} | {
             (kind, value): row for row, (kind, value) in enumerate(((k, v) for k, of in values for v in of), start=1)
         }
         self.table = nn.EmbeddingBag(1 + sum(sizes), width, mode="sum", padding_idx=0)
@@ -126,6 +129,19 @@ class Circumstances(nn.Module):
     def row_sources(self, other: "Circumstances") -> Tensor:
         """Return the row of another table that means what each row of this one's does, -1 where none does."""
         return torch.tensor([other._row_of.get(meaning, -1) for meaning in self._row_of])
+
+    def general(self) -> tuple[tuple[tuple[str, str], ...], Tensor]:
+        """Return what rows of the table mean that mean something in any log, and these rows; shape (R, D)."""
+        rows = {m: row for m, row in self._row_of.items() if m[0] in GENERAL_KINDS}
+        return tuple((kind, str(value)) for kind, value in rows), self.table.weight.detach()[list(rows.values())]
+
+    @torch.no_grad()
+    def begin_with(self, meanings: Sequence[tuple[str, str]], rows_RD: Tensor) -> None:
+        """Take over rows of a table that was learned elsewhere, as `general` gives them; others stay as they are."""
+        row_of = {meaning: row for row, meaning in enumerate(meanings)}
+        for meaning, own in self._row_of.items():
+            if meaning[0] in GENERAL_KINDS and (known := row_of.get((meaning[0], str(meaning[1])))) is not None:
+                self.table.weight[own] = rows_RD[known]
 
     def forward(self, moments: Moments) -> Tensor:
         """Return one vector a moment, shape (..., D)."""

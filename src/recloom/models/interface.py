@@ -18,6 +18,7 @@ from recloom.models.item_text import ItemText as ItemText
 from recloom.workers import Workers
 
 if TYPE_CHECKING:
+    from recloom.models.pretrained import Pretrained
     from recloom.models.teacher import Teacher
 
 
@@ -151,8 +152,19 @@ class VectorModel(Model):
     def queries(self, histories: Histories) -> Tensor:
         """Return one query a history, none of which is empty; shape (B, D)."""
 
+    def branch_queries(self, histories: Histories, num_shared: int) -> Tensor:
+        """Return the queries of histories that begin alike, which may be less work than `queries`; shape (B, D).
+
+        Args:
+            histories: None of them empty.
+            num_shared: Steps at the beginning that all of them share, fewer than the shortest one has.
+        """
+        return self.queries(histories)
+
     def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
-        """Return what each score is the sum of: `id`, `text`, `popularity`, and what popularity gives `any item`.
+        """Return what each score is the sum of.
+
+        These are `id`, `text`, `popularity`, what popularity gives `any item`, and modalities by name (`image`).
 
         Args:
             query_D: Of one history.
@@ -253,6 +265,14 @@ class TrainedModel(Model):
             ConfigError: The model cannot be taught.
         """
         raise ConfigError(f"{self.name} cannot learn from a teacher; weave can")
+
+    def begin_with(self, pretrained: "Pretrained") -> None:
+        """Have `prepare` begin with what was learned on other catalogues.
+
+        Raises:
+            ConfigError: The model cannot.
+        """
+        raise ConfigError(f"{self.name} cannot begin with a pretrained model; weave can")
 
     @abstractmethod
     def loss(self, histories: Histories) -> Tensor:

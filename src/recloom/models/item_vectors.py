@@ -155,8 +155,21 @@ class ItemVectors(nn.Module):
             self.ids.weight.copy_(vectors_ID)
         elif self.fusion == "sum":
             is_known_I1 = vectors_ID.abs().amax(dim=1, keepdim=True) > 0
-            said_ID = self._said(torch.arange(len(vectors_ID)), None, dropout=0.0)
+            said_ID = _sum(self._said(torch.arange(len(vectors_ID)), None, dropout=0.0))
             self.ids.weight.copy_((vectors_ID - said_ID) * is_known_I1)
+
+    @torch.no_grad()
+    def begin_with(self, projection_EF: Tensor) -> None:
+        """Begin where text alone places each item, whitened by directions that were learned elsewhere.
+
+        The centre is that of the whole catalogue: there may be no training data to take it from.
+        """
+        self.whitening.begin_with(projection_EF, self._text_IE[self._text_IE.abs().amax(dim=1) > 0])
+        for other in modalities(self.others):
+            nn.init.zeros_(other.to_vector.weight)
+        if self.fusion != "text":
+            nn.init.zeros_(self.ids.weight)
+        _whiten_text(self)
 
     @torch.no_grad()
     def read(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
@@ -228,33 +241,33 @@ class ItemVectors(nn.Module):
         covariance_FF = text_NF.T @ text_NF + RIDGE * max(1, len(text_NF)) * torch.eye(text_NF.shape[1]).double()
         return torch.linalg.solve(covariance_FF, text_NF.T @ vectors_ND).T.float()
 
-    def _said(self, rows_N: Tensor, route: Route | None, dropout: float) -> Tensor:
-        """Return what text, pictures and the like make of some items, each hidden now and then; shape (N, D)."""
+    def _said(self, rows_N: Tensor, route: Route | None, dropout: float) -> list[Tensor]:
+        """Return what text, and what each other modality, makes of some items, hidden now and then; (N, D) each."""
         text_ND: Tensor = self.from_text(_rows_of(self.text_IF, rows_N, route))
         if not self.others:
-            return text_ND
+            return [text_ND]
         others = modalities(self.others)
         features = torch.split(
             _rows_of(self.others_IF, rows_N, route), [other.to_vector.in_features for other in others], dim=1
         )
-        parts = [other.to_vector(one_NF) for other, one_NF in zip(others, features, strict=True)]
-        parts_MND = torch.stack([text_ND, *parts])
+        parts = [text_ND, *(other.to_vector(one_NF) for other, one_NF in zip(others, features, strict=True))]
         if dropout > 0:
-            kept_MN = torch.rand(parts_MND.shape[:2], device=parts_MND.device) >= dropout
-            parts_MND = parts_MND * kept_MN[..., None]
-        return parts_MND.sum(dim=0)
+            kept_MN1 = torch.rand(len(parts), len(rows_N), 1, device=text_ND.device) >= dropout
+            parts = [part_ND * kept_N1 for part_ND, kept_N1 in zip(parts, kept_MN1, strict=True)]
+        return parts
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """Return the vectors, not normalised, of some items; shape (N, D)."""
-        id_ND, text_ND = self.parts(rows_N)
-        if id_ND is None or text_ND is None:
-            vectors_ND = text_ND if id_ND is None else id_ND
-            assert vectors_ND is not None
-            return vectors_ND
-        return id_ND + text_ND
+        id_ND, said = self.parts(rows_N)
+        return _sum(said if id_ND is None else [id_ND, *said])
 
-    def parts(self, rows_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return what id and text, pictures included, add to each vector, None where the fusion lacks one; (N, D)."""
+    def parts(self, rows_N: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """Return what makes up the vectors of some items, shape (N, D) each.
+
+        Returns:
+            What the id adds, None where the fusion has none; and what the text and each other modality adds, nothing
+            where the fusion has no text.
+        """
         route = Route(rows_N, self._workers) if self.is_dealt else None
         modality_dropout = self.modality_dropout if self.training else 0.0
         if self.fusion == "text":
@@ -264,18 +277,25 @@ class ItemVectors(nn.Module):
             keep_N = keep_N & (torch.rand(len(rows_N), device=rows_N.device) >= self.id_dropout)
         id_ND = self._id(rows_N, route) * keep_N[:, None]
         if self.fusion == "id":
-            return id_ND, None
-        text_ND = self._said(rows_N, route, modality_dropout)
+            return id_ND, []
+        said = self._said(rows_N, route, modality_dropout)
         if self.fusion == "concat":
-            id_width, text_width = id_ND.shape[1], text_ND.shape[1]
-            return functional.pad(id_ND, (0, text_width)), functional.pad(text_ND, (id_width, 0))
+            id_width, text_width = id_ND.shape[1], said[0].shape[1]
+            return functional.pad(id_ND, (0, text_width)), [functional.pad(part, (id_width, 0)) for part in said]
         if self.fusion == "gated":
-            share_ND = torch.sigmoid(self.gate(torch.cat([id_ND, text_ND], dim=1)))
-            return share_ND * id_ND, (1 - share_ND) * text_ND
-        return id_ND, text_ND
+            share_ND = torch.sigmoid(self.gate(torch.cat([id_ND, _sum(said)], dim=1)))
+            return share_ND * id_ND, [(1 - share_ND) * part_ND for part_ND in said]
+        return id_ND, said
 
     def _id(self, rows_N: Tensor, route: Route | None) -> Tensor:
         return self.ids.look_up(route) if route is not None and isinstance(self.ids, DealtTable) else self.ids(rows_N)
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    total_ND = parts[0]
+    for part_ND in parts[1:]:
+        total_ND = total_ND + part_ND
+    return total_ND
 
 
 def _rows_of(table_IF: Tensor, rows_N: Tensor, route: Route | None) -> Tensor:

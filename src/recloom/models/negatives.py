@@ -29,6 +29,8 @@ class Negatives:
         self._log_share_I[self.items_C] = (counts_C / counts_C.sum()).log().float()
         self._cumulative_C = counts_C.cumsum(0) / counts_C.sum()
         self._sampling, self._number = sampling, number
+        self.catalogue_I: Tensor | None = None
+        """Which of several catalogues each item is of, where people choose from one at a time; None: there is one."""
 
     def draw(self, target_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return item indices and the log of the expected number of each in the draw, both of shape (C,)."""
@@ -43,3 +45,10 @@ class Negatives:
         position_C = torch.searchsorted(self._cumulative_C, torch.rand(self._number, dtype=torch.float64))
         drawn_C = self.items_C[position_C.clamp_max(num_seen - 1)].to(device)
         return drawn_C, self._log_share_I.to(device)[drawn_C] + math.log(self._number)
+
+    def elsewhere(self, target_N: Tensor, candidate_C: Tensor) -> Tensor:
+        """Return which candidates are of another catalogue than each target, shape (N, C)."""
+        if self.catalogue_I is None:
+            return torch.zeros(1, 1, dtype=torch.bool, device=target_N.device)
+        catalogue_I = self.catalogue_I.to(target_N.device)
+        return catalogue_I[target_N, None] != catalogue_I[candidate_C]

@@ -2,7 +2,8 @@
 
 Every network takes the same three things and is chosen by name, so that all else is equal when they are compared.
 
-Shapes: B histories, L steps, D width of the network, H heads, A width of a head.
+Shapes: B histories, L steps, D width of the network, H heads, A width of a head; where histories begin alike, P steps
+that they share, S further steps of each, T = P + B * S steps in one row.
 """
 
 from abc import abstractmethod
@@ -33,6 +34,18 @@ class SequenceNetwork(nn.Module):
             timestamp_BL: When it happened, UTC seconds, int64; 0 for padding.
         """
 
+    def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
+        """Return the states of the steps after those that all histories share, shape (B, S, D).
+
+        The same as `forward` gives of whole histories, for less work: what is shared is read once. For causal networks.
+
+        Args:
+            trunk_1PD: The steps that the histories share.
+            branch_BSD: The steps in which they differ, right-padded.
+            timestamp_BL: When all steps happened, as in `forward`.
+        """
+        raise NotImplementedError
+
 
 class Recurrent(SequenceNetwork):
     """GRU, LSTM or plain RNN.
@@ -51,6 +64,17 @@ class Recurrent(SequenceNetwork):
     def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
         state_BLD, _ = self.cell(event_BLD)
         return state_BLD
+
+    def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
+        _, memory = self.cell(trunk_1PD)
+        several = [part.expand(-1, len(branch_BSD), -1).contiguous() for part in _parts(memory)]
+        state_BSD, _ = self.cell(branch_BSD, tuple(several) if len(several) > 1 else several[0])
+        return state_BSD
+
+
+def _parts(memory: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return what a recurrent cell remembers, of which an LSTM has two."""
+    return (memory,) if isinstance(memory, Tensor) else memory
 
 
 class GatedFeedForward(nn.Module):
@@ -115,7 +139,13 @@ class SASRec(SequenceNetwork):
 
     def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
         visible_BLL = None if self.is_causal else is_event_BL[:, None, :].expand(-1, is_event_BL.shape[1], -1)
-        hidden_BLD = event_BLD + self.positions[: event_BLD.shape[1]]
+        return self._read(event_BLD + self.positions[: event_BLD.shape[1]], visible_BLL)
+
+    def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
+        row = _OneRow(trunk_1PD, branch_BSD)
+        return row.parted(self._read(row.event_1TD + self.positions[row.step_T], row.visible_TT[None]))
+
+    def _read(self, hidden_BLD: Tensor, visible_BLL: Tensor | None) -> Tensor:
         for block in self.blocks:
             hidden_BLD = block(hidden_BLD, visible_BLL)
         return self.norm(hidden_BLD)
@@ -146,11 +176,19 @@ class HSTU(SequenceNetwork):
 
     def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
         steps_L = torch.arange(event_BLD.shape[1], device=event_BLD.device)
-        steps_back_LL = (steps_L[:, None] - steps_L).clamp_min(0)
+        return self._read(event_BLD, steps_L, timestamp_BL, steps_L <= steps_L[:, None])
+
+    def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
+        row = _OneRow(trunk_1PD, branch_BSD)
+        shared = trunk_1PD.shape[1]
+        timestamp_1T = torch.cat([timestamp_BL[:1, :shared], timestamp_BL[:, shared:].reshape(1, -1)], dim=1)
+        return row.parted(self._read(row.event_1TD, row.step_T, timestamp_1T, row.visible_TT))
+
+    def _read(self, hidden_BLD: Tensor, step_L: Tensor, timestamp_BL: Tensor, visible_LL: Tensor) -> Tensor:
+        steps_back_LL = (step_L[:, None] - step_L).clamp_min(0)
         gap_BLL = gap_buckets(timestamp_BL[:, :, None] - timestamp_BL[:, None, :])
-        hidden_BLD = event_BLD
         for block in self.blocks:
-            hidden_BLD = block(hidden_BLD, steps_back_LL, gap_BLL)
+            hidden_BLD = block(hidden_BLD, steps_back_LL, gap_BLL, visible_LL)
         return self.norm(hidden_BLD)
 
 
@@ -166,15 +204,34 @@ class HSTUBlock(nn.Module):
         self.gap_bias = nn.Parameter(torch.zeros(GAP_BUCKETS))
         self.dropout = Dropout(dropout)
 
-    def forward(self, hidden_BLD: Tensor, steps_back_LL: Tensor, gap_BLL: Tensor) -> Tensor:
+    def forward(self, hidden_BLD: Tensor, steps_back_LL: Tensor, gap_BLL: Tensor, visible_LL: Tensor) -> Tensor:
         uqkv_BLD = functional.silu(self.to_uqkv(self.norm_in(hidden_BLD)))
         gate_BLD, *qkv = uqkv_BLD.chunk(4, dim=-1)
         query, key, value = (_heads(part, self.num_heads) for part in qkv)
         bias_BLL = self.step_bias[steps_back_LL] + self.gap_bias[gap_BLL]
-        weight_BHLL = functional.silu(query @ key.transpose(2, 3) + bias_BLL[:, None]).tril()
-        looked_at_L1 = torch.arange(1, hidden_BLD.shape[1] + 1, device=hidden_BLD.device)[:, None]
-        mixed_BLD = ((weight_BHLL @ value) / looked_at_L1).transpose(1, 2).flatten(2)
+        weight_BHLL = functional.silu(query @ key.transpose(2, 3) + bias_BLL[:, None]) * visible_LL
+        mixed_BLD = ((weight_BHLL @ value) / visible_LL.sum(dim=1, keepdim=True)).transpose(1, 2).flatten(2)
         return hidden_BLD + self.out(self.dropout(self.norm_mixed(mixed_BLD) * gate_BLD))
+
+
+class _OneRow:
+    """Histories that begin alike, written into one row: what they share, then the rest of each behind the other."""
+
+    def __init__(self, trunk_1PD: Tensor, branch_BSD: Tensor) -> None:
+        self._branch_shape, self._shared = branch_BSD.shape, trunk_1PD.shape[1]
+        num_branches, length, _ = branch_BSD.shape
+        self.event_1TD = torch.cat([trunk_1PD, branch_BSD.flatten(0, 1)[None]], dim=1)
+        after_S = torch.arange(self._shared, self._shared + length)
+        self.step_T = torch.cat([torch.arange(self._shared), after_S.repeat(num_branches)])
+        """Which step of its history each one is."""
+        branch_T = torch.cat([torch.full((self._shared,), -1), torch.arange(num_branches).repeat_interleave(length)])
+        same_TT = (branch_T[:, None] == branch_T) | (branch_T == -1)
+        self.visible_TT = same_TT & (self.step_T <= self.step_T[:, None])
+        """Whether a step is one that another (first axis) follows in its history, or that step itself."""
+
+    def parted(self, state_1TD: Tensor) -> Tensor:
+        """Return the states of the steps that are not shared, shape (B, S, D)."""
+        return state_1TD[0, self._shared :].view(self._branch_shape)
 
 
 def _heads(values_BLD: Tensor, num_heads: int) -> Tensor:

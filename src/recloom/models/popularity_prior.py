@@ -12,19 +12,23 @@ from recloom.dataset import PADDING_INDEX, SECONDS_PER_DAY, Histories
 from recloom.models.interface import TrainingData
 
 DAYS = (1.0, 7.0, 30.0, 90.0, np.inf)
-"""Windows before the end of training in which interactions are counted."""
+"""Windows before the end of training in which interactions are counted, each within the next."""
 AGE, NEW = len(DAYS), len(DAYS) + 1
-"""Features of an item after the counts: the log of days since it was first taken, and whether it never was."""
+"""Features of an item after the shares: the log of days since it was first taken, and whether it never was."""
 ITEM_FEATURES = len(DAYS) + 2
 REQUEST_FEATURES = 4
 LAST_EVENTS = 5
 """Interactions that tell how soon somebody takes what is new."""
+SMOOTHING = 1.0
+"""How often an item counts as taken in a window beforehand, spread by what was taken in the next longer one."""
 STEPS = 40
 """Steps of the optimiser that finds the weights; it is there long before."""
 CASES_AT_ONCE = 64
 """Validation cases whose scores are weighed together, so that memory is not that of all, several times over."""
 PENALTY = 2.0
 """Ridge on the weights, in cases: with few validation cases, popularity matters little unless they agree."""
+TRUST = 20.0
+"""The same on what they change by when they were chosen before."""
 FORGIVENESS = 0.5
 """How little a case counts whose answer was far from the top: 0 is the likelihood, in which such cases count most,
 1 the chance of drawing the answer, in which they hardly count. Chosen on validation (benchmarks/accuracy.md)."""
@@ -33,10 +37,10 @@ FORGIVENESS = 0.5
 class PopularityPrior(nn.Module):
     """score = a(r) * (query . item) + b(r) . popularity(item), with a and b linear in what the request r says.
 
-    Popularity is the log of an item's interactions in several windows, how long ago it was first taken, and whether it
-    never was. What is known of a request is how long ago the history ended (after a minute the next item continues it,
-    after a year what is popular now says more), how long ago training ended (the later, the more is new), and how soon
-    after it came the person took what they took (some like what is new).
+    Popularity is the log of an item's share of what was taken in several windows, how long ago it was first taken, and
+    whether it never was. What is known of a request is how long ago the history ended (after a minute the next item
+    continues it, after a year what is popular now says more), how long ago training ended (the later, the more is new),
+    and how soon after it came the person took what they took (some like what is new).
 
     How much is asked for that nobody had taken before is what carries over from validation, shared among however many
     such items there are now: few new ones are each wanted more, and a catalogue full of what nobody wants does not fill
@@ -69,6 +73,7 @@ class PopularityPrior(nn.Module):
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
         counts_PI = np.stack([data.item_counts(days) for days in DAYS])
+        counts_PI[:, PADDING_INDEX] = 0
         positions = data.segments.positions()
         items, times = data.dataset.item_index[positions], data.dataset.timestamp[positions]
         end = int(times.max(initial=0))
@@ -76,7 +81,8 @@ class PopularityPrior(nn.Module):
         np.minimum.at(first_I, items, times)
         is_new_I = counts_PI[-1] == 0
         age_I = (end - first_I) / SECONDS_PER_DAY
-        features = np.concatenate([np.log1p(counts_PI), np.log1p(age_I)[None], is_new_I[None]])
+        shares_PI = np.where(is_new_I, 0.0, _log_shares(counts_PI))  # as for an item that comes later
+        features = np.concatenate([shares_PI, np.log1p(age_I)[None], is_new_I[None]])
         features[:, PADDING_INDEX] = 0
         self.features_IP = torch.from_numpy(features.T.copy()).float()
         self._usual_P = None
@@ -93,8 +99,9 @@ class PopularityPrior(nn.Module):
     def usual(self, weight_P: Tensor) -> Tensor:
         """Return what popularity adds to the score of the average item that somebody has taken, a single number."""
         if self._usual_P is None:
-            is_taken_I = self.features_IP[:, : len(DAYS)].amax(dim=1) > 0
-            self._usual_P = self.features_IP[is_taken_I].sum(dim=0) / max(1, int(is_taken_I.sum()))
+            features_IP = self.features_IP[PADDING_INDEX + 1 :]
+            taken_NP = features_IP[features_IP[:, NEW] == 0]
+            self._usual_P = taken_NP.sum(dim=0) / max(1, len(taken_NP))
         return self._usual_P.to(weight_P) @ weight_P
 
     def fit(
@@ -107,6 +114,8 @@ class PopularityPrior(nn.Module):
     ) -> None:
         """Choose the weights under which the targets come first, the queries and items being as they are.
 
+        They begin at what was chosen before, and few cases do not lead far from there.
+
         Args:
             similarity_BC: Query times item; -inf for an item that may not be recommended.
             candidate_C: Which items.
@@ -118,7 +127,8 @@ class PopularityPrior(nn.Module):
         self.longest_wait = self._what_is_known(histories)[:, 2].max().float()
         known_BG = self._what_is_known(histories).to(similarity_BC)
         features_CP = self.features_IP[candidate_C].to(similarity_BC)
-        weight_GP = torch.zeros_like(self.weight_GP, requires_grad=True)
+        weight_GP = self.weight_GP.clone().requires_grad_()
+        penalty = TRUST if weight_GP.any() else PENALTY
         optimizer = torch.optim.LBFGS([weight_GP], max_iter=STEPS, line_search_fn="strong_wolfe")
 
         def regret(some: slice) -> Tensor:
@@ -134,7 +144,7 @@ class PopularityPrior(nn.Module):
         def loss_and_gradient() -> Tensor:
             optimizer.zero_grad()
             num_cases = len(target_position_B)
-            total = PENALTY / num_cases * weight_GP.square().sum()
+            total = penalty / num_cases * (weight_GP - self.weight_GP).square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             for begin in range(0, num_cases, CASES_AT_ONCE):
                 loss = regret(slice(begin, begin + CASES_AT_ONCE)) / num_cases
@@ -204,6 +214,25 @@ class PopularityPrior(nn.Module):
         lateness_B = torch.where(num_read_B > 0, lateness_B, self.usual_lateness.to(lateness_B))
         wait_B = torch.minimum(wait_B, self.longest_wait.to(wait_B))
         return torch.stack([torch.ones_like(silence_B), silence_B, wait_B, lateness_B], dim=1)
+
+
+def _log_shares(counts_PI: np.ndarray) -> np.ndarray:
+    """Return the log of how many times the average item's share each item has of what was taken, window by window.
+
+    A short window says little where little happened in it. So the share there is taken together with the share in the
+    next longer one, as if that had been seen `SMOOTHING` times for each item; in the longest all items begin alike.
+
+    Args:
+        counts_PI: Interactions in each window, the shortest first, each within the next.
+    """
+    num_items = max(1, counts_PI.shape[1] - 1)
+    share_I = np.ones(counts_PI.shape[1])
+    shares = []
+    for count_I in counts_PI[::-1]:
+        total = count_I.sum() / num_items
+        share_I = (count_I + SMOOTHING * share_I) / (total + SMOOTHING)
+        shares.append(np.log(share_I))
+    return np.stack(shares[::-1])
 
 
 def _forget_usual(prior: PopularityPrior, _: object = None) -> None:

@@ -89,6 +89,10 @@ class Sharded(TrainedModel, VectorModel):
     def queries(self, histories: Histories) -> Tensor:
         return torch.cat([member.queries(histories) for member in self.members], dim=1) / len(self.shards)
 
+    def branch_queries(self, histories: Histories, num_shared: int) -> Tensor:
+        queries = [member.branch_queries(histories, num_shared) for member in self.members]
+        return torch.cat(queries, dim=1) / len(self.shards)
+
     def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
         parts: dict[str, Tensor] = {}
         begin = 0

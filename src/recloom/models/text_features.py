@@ -41,6 +41,16 @@ class Whitening(nn.Module):
         variance_F = trust * variance_F + (1 - trust) * variance_F.mean()
         self.projection_EF = (direction_EF * variance_F.clamp_min(1e-12).rsqrt()).float()
 
+    def begin_with(self, projection_EF: Tensor, embeddings_NE: Tensor) -> None:
+        """Take over directions that were learned elsewhere, and centre on these embeddings, none of them all zero.
+
+        What texts of one catalogue have in common differs from that of another, and says nothing about which of them
+        somebody takes; centred on its own mean, each catalogue lies around the same point.
+        """
+        self.projection_EF = projection_EF.clone()
+        if len(embeddings_NE):
+            self.mean_E = embeddings_NE.mean(dim=0)
+
     def forward(self, embeddings_NE: Tensor) -> Tensor:
         """Return features of shape (N, F); all zero for an item without text."""
         has_text_N1 = embeddings_NE.abs().amax(dim=1, keepdim=True) > 0

@@ -34,6 +34,7 @@ from recloom.models.losses import LOSSES, blockwise_softmax
 from recloom.models.negatives import Negatives, Sampling
 from recloom.models.networks import HSTU, BERT4Rec, Recurrent, SASRec, SequenceNetwork
 from recloom.models.popularity_prior import PopularityPrior
+from recloom.models.pretrained import SHAPES, Pretrained
 from recloom.models.teacher import Teacher
 from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
 from recloom.workers import Workers
@@ -181,6 +182,8 @@ class Weave(TrainedModel, VectorModel):
         self.towers = nn.ModuleList(Tower(config, dataset, fusion, text) for fusion in fusions)
         self.prior = PopularityPrior(len(dataset.items))
         self._teacher: Teacher | None = None
+        self._pretrained: Pretrained | None = None
+        self._catalogue_I: Tensor | None = None
 
     @property
     def _towers(self) -> list["Tower"]:
@@ -217,13 +220,17 @@ class Weave(TrainedModel, VectorModel):
             tower.circumstances.prepare(data)
             if tower.request is not None:
                 tower.request.prepare(data)
-        if self.config.warm_start:
+        if self._pretrained is not None:
+            for tower in self._towers:
+                tower.begin_with(self._pretrained)
+        elif self.config.warm_start:
             vectors_ID = cooccurrence_vectors(data, self.config.embedding_dim)
             for tower in self._towers:
                 assert isinstance(tower.items, ItemVectors)
                 tower.items.start_from(vectors_ID)
         self.prior.prepare(data)
         self._negatives = Negatives(counts_I, self.config.sampling, self.config.num_negatives)
+        self._negatives.catalogue_I = self._catalogue_I
 
     def prepare_privately(self) -> None:
         # Every item of the catalogue counts as seen, once: which of them somebody took is not to be told.
@@ -387,7 +394,10 @@ class Weave(TrainedModel, VectorModel):
         return torch.cat([query_BD @ vectors_of(rows_N).T for rows_N in parts], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
-        query_BD = torch.cat([tower.queries(histories) for tower in self._towers], dim=1)
+        return self.branch_queries(histories, 0)
+
+    def branch_queries(self, histories: Histories, num_shared: int) -> Tensor:
+        query_BD = torch.cat([tower.queries(histories, num_shared) for tower in self._towers], dim=1)
         # Popularity is a few more coordinates: still one inner product.
         return self.prior.extend(query_BD, histories)
 
@@ -404,6 +414,43 @@ class Weave(TrainedModel, VectorModel):
                 f" set model.max_length to {teacher.max_length} or less"
             )
         self._teacher = teacher
+
+    def begin_with(self, pretrained: Pretrained) -> None:
+        if self.config.fusion not in ("sum", "text"):
+            raise ConfigError(
+                f"model.fusion is {self.config.fusion!r}, which has no place for what was pretrained; choose sum or"
+                " text"
+            )
+        for name in SHAPES:
+            found, wanted = getattr(self.config, name), pretrained.options.get(name)
+            if found != wanted:
+                raise ConfigError(
+                    f"model.{name} is {found}, and that of the pretrained model {wanted}; leave it out, or pretrain"
+                    " with it"
+                )
+        self._pretrained = pretrained
+
+    def pretrained(self, encoder: Mapping[str, Any], fingerprint: str) -> Pretrained:
+        """Return the parts of a text-only model that carry over to other catalogues.
+
+        Args:
+            encoder: Options of what read its texts.
+            fingerprint: Of the same.
+        """
+        options = {name: getattr(self.config, name) for name in SHAPES if getattr(self.config, name) is not None}
+        meanings, tensors = self._towers[0].general()
+        return Pretrained(options, encoder, fingerprint, meanings, tensors)
+
+    def learn_for_others(self, catalogue_I: Tensor) -> None:
+        """Let training tell each item apart from those of its own catalogue alone, and keep to what carries over.
+
+        Args:
+            catalogue_I: Which of several catalogues each item is of, shape (I,).
+        """
+        self._catalogue_I = catalogue_I
+        for tower in self._towers:
+            nn.init.zeros_(tower.to_query.bias)
+            tower.to_query.requires_grad_(False)
 
     def loss(self, histories: Histories) -> Tensor:
         if self.is_coded:
@@ -424,6 +471,7 @@ class Tower(nn.Module):
         width = config.embedding_dim
         text_IE = None if text is None else torch.from_numpy(text.vectors_IE)
         others = [torch.from_numpy(other.vectors_IE) for other in text.others] if text else []
+        self._said_by = ["text", *(other.name for other in text.others)] if text else []
         self.items: ItemVectors | CodedItems
         self.items = ItemVectors(
             len(dataset.items),
@@ -450,27 +498,62 @@ class Tower(nn.Module):
         self.to_behavior = nn.Linear(width, len(dataset.behavior.vocabulary) + 1) if config.behavior_loss else None
         self.to_gap = nn.Linear(width, GAP_BUCKETS) if config.time_loss else None
 
+    def general(self) -> tuple[tuple[tuple[str, str], ...], dict[str, Tensor]]:
+        """Return what the rows of circumstances mean, and all that is about no particular item or person."""
+        assert isinstance(self.items, ItemVectors)
+        meanings, rows_RD = self.circumstances.general()
+        parts = self._carried_parts()
+        tensors = {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
+        return meanings, tensors | {"projection": self.items.whitening.projection_EF, "circumstances": rows_RD}
+
+    def begin_with(self, pretrained: Pretrained) -> None:
+        """Begin with what was learned elsewhere, and with nothing about single items."""
+        assert isinstance(self.items, ItemVectors)
+        self.items.begin_with(pretrained.tensors["projection"])
+        self.circumstances.begin_with(pretrained.circumstances, pretrained.tensors["circumstances"])
+        nn.init.zeros_(self.to_query.bias)
+        for name, part in self._carried_parts().items():
+            part.load_state_dict({key: pretrained.tensors[f"{name}.{key}"] for key in part.state_dict()})
+
+    def _carried_parts(self) -> dict[str, nn.Module]:
+        # Not the map to queries, which stays where it begins, at what was last: what it learns is the taste of one
+        # public, and misleads about another's (benchmarks/transfer.md).
+        assert isinstance(self.items, ItemVectors)
+        return {
+            "from_text": self.items.from_text,
+            "network": self.network,
+            "to_network": self.to_network,
+            "from_network": self.from_network,
+        }
+
     def item_vectors(self, rows_N: Tensor) -> Tensor:
         """Return the vectors of some items, shape (N, D)."""
         return self._scaled(self.items(rows_N))
 
     def item_parts(self, rows_N: Tensor) -> dict[str, Tensor]:
-        """Return what id and text add to the vectors of some items, shape (N, D) each.
+        """Return what id, text and each other modality add to the vectors of some items, shape (N, D) each.
 
-        Under a cosine both are divided by the length of the vector that they make together, so that they add up to it;
+        Under a cosine they are divided by the length of the vector that they make together, so that they add up to it;
         how long the one is therefore tells on the other.
         """
         if isinstance(self.items, CodedItems):
             return {"id and text": self.item_vectors(rows_N)}
-        named = zip(("id", "text"), self.items.parts(rows_N), strict=True)
-        parts = {name: part_ND for name, part_ND in named if part_ND is not None}
+        id_ND, said = self.items.parts(rows_N)
+        parts = {} if id_ND is None else {"id": id_ND}
+        if said:
+            parts |= zip(self._said_by, said, strict=True)
         if self.config.similarity == "cosine":
             length_N1 = self.items(rows_N).norm(dim=1, keepdim=True).clamp_min(1e-6)
             parts = {name: part_ND / length_N1 for name, part_ND in parts.items()}
         return parts
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Return what to hold against the item vectors for each history, shape (B, D)."""
+    def queries(self, histories: Histories, num_shared: int = 0) -> Tensor:
+        """Return what to hold against the item vectors for each history, shape (B, D).
+
+        Args:
+            histories: None of them empty.
+            num_shared: Steps at the beginning that are the same in all of them, fewer than the shortest has.
+        """
         event_BLD, is_event_BL, timestamp_BL = self._events(histories, events_of(histories))
         last_B = torch.from_numpy(histories.length_B).to(event_BLD.device) - 1
         rows_B = torch.arange(len(last_B), device=last_B.device)
@@ -480,8 +563,13 @@ class Tower(nn.Module):
             timestamp_BL, last_B = _with_step(timestamp_BL), last_B + 1
             event_BLD[rows_B, last_B] = self.mask
             is_event_BL[rows_B, last_B] = True
-        read_BLH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)
-        state_BD = self._state(event_BLD[rows_B, last_B], read_BLH[rows_B, last_B])
+        if num_shared and self.network.is_causal:
+            trunk_1PH = self.to_network(event_BLD[:1, :num_shared])
+            branch_BSH = self.to_network(event_BLD[:, num_shared:])
+            read_BH = self.network.branches(trunk_1PH, branch_BSH, timestamp_BL)[rows_B, last_B - num_shared]
+        else:
+            read_BH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)[rows_B, last_B]
+        state_BD = self._state(event_BLD[rows_B, last_B], read_BH)
         return self._query(state_BD, requests_of(histories))
 
     def step_queries(self, histories: Histories) -> Tensor:
@@ -520,23 +608,24 @@ class Tower(nn.Module):
         query_ND = self._query(state_ND, self._requests_for(events, asked_BL))
 
         vectors_RD, position_N = self._scaled(vectors_RD), position_BL[asked_BL]
+        item_N = item_index_BL[asked_BL]
         target_ND = functional.embedding(position_N, vectors_RD)
         negative_CD = functional.embedding(position_C, vectors_RD)
 
-        def is_target(some: slice) -> Tensor:
-            return position_N[some, None] == position_C
+        def is_none(some: slice) -> Tensor:
+            """Tell which candidates are no negatives."""
+            return (position_N[some, None] == position_C) | negatives.elsewhere(item_N[some], candidate_C)
 
         if self.config.loss == "softmax" and teacher is None:
-            loss = blockwise_softmax(query_ND, target_ND, negative_CD, is_target, log_expected_C)
+            loss = blockwise_softmax(query_ND, target_ND, negative_CD, is_none, log_expected_C)
             return loss + self._further_losses(state_ND, events, asked_BL)
         target_score_N = (query_ND * target_ND).sum(dim=1)
-        score_NC = (query_ND @ negative_CD.T).masked_fill(is_target(slice(None)), -torch.inf)
+        score_NC = (query_ND @ negative_CD.T).masked_fill(is_none(slice(None)), -torch.inf)
         loss = LOSSES[self.config.loss](target_score_N, score_NC, log_expected_C)
         if teacher is not None:
             opinion_ND = teacher.queries(histories)[:, :-1][asked_BL[:, 1:].cpu()]
             both_NC = torch.cat([target_score_N[:, None], score_NC], dim=1)
-            target_N = item_index_BL[asked_BL]
-            disagreement = teacher.disagreement(opinion_ND, target_N, candidate_C, both_NC)
+            disagreement = teacher.disagreement(opinion_ND, item_N, candidate_C, both_NC)
             loss = (1 - teacher.share) * loss + teacher.share * disagreement
         return loss + self._further_losses(state_ND, events, asked_BL)
 

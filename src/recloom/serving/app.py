@@ -59,6 +59,8 @@ SESSION_PREFIX = "session:"
 """What keeps an anonymous session apart from a user of the same name."""
 MOST_AHEAD = 86_400
 """Seconds that an event may lie in the future, for clocks that are wrong."""
+MOST_PHRASERS = 4
+"""Versions of models whose titles are kept ready for checking what a writer says."""
 DOCUMENTED = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 """Problems that any request may get for an answer."""
 _IdInPath = Annotated[str, InPath(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -97,7 +99,7 @@ class Service:
     writer: Writer | None = None
     """What phrases reasons, where a request wants it."""
     _phrasers: dict[str, Phraser] = field(default_factory=dict)
-    """By the version of the model whose catalogue's titles they know; the newest alone."""
+    """By the version of the model whose catalogue's titles they know; a few, as an experiment takes turns."""
 
     @property
     def needs_key(self) -> bool:
@@ -141,7 +143,8 @@ class Service:
         phraser = self._phrasers.get(model.version)
         if phraser is None:
             phraser = Phraser(self.writer, list(model.catalogue.titles), self.settings.service.writer_seconds)
-            self._phrasers = {model.version: phraser}
+            newest = list(self._phrasers.items())[1 - MOST_PHRASERS :]
+            self._phrasers = {**dict(newest), model.version: phraser}
         phrased = await self.in_thread(phraser.phrase, [(one.sentence, one.reasons) for one in why], language)
         for one in phrased:
             metrics.phrased.labels("template" if one.problem else "writer").inc()

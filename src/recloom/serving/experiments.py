@@ -213,7 +213,7 @@ def _difference(one: tuple[Any, ...], other: tuple[Any, ...], place: int) -> dic
         return None
     error = math.hypot(one[1][place], other[1][place])
     estimate = always_valid(one[0][place] - other[0][place], error, one[2] + other[2])
-    is_clear = estimate.low > 0 or estimate.high < 0
+    is_clear = bool(estimate.low > 0 or estimate.high < 0)
     return {**_spelled(estimate), "p": round(estimate.p or 0.0, 6), "is_clear": is_clear}
 
 

@@ -38,11 +38,13 @@ class TrainingState:
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_moments: dict[str, Tensor] = field(default_factory=dict)
+    beginning: float | None = None
+    """NDCG@10 on validation before the first step; None where that was not asked."""
 
     @property
     def best_validation(self) -> float | None:
-        """NDCG@10 on validation of the best epoch so far."""
-        return self.curve[self.best_epoch - 1].validation if self.best_epoch else None
+        """NDCG@10 on validation of the best epoch so far, 0 being the beginning."""
+        return self.curve[self.best_epoch - 1].validation if self.best_epoch else self.beginning
 
 
 def save_checkpoint(
@@ -55,10 +57,9 @@ def save_checkpoint(
     """
     tensors = _tensors(model, optimization, state)
     dealt = {name: tensors.pop(name).contiguous() for name in _dealt_names(model, optimization) & set(tensors)}
-    facts = {
-        "key": key,
-        "state": json.dumps({"curve": [asdict(epoch) for epoch in state.curve], "best_epoch": state.best_epoch}),
-    }
+    curve = [asdict(epoch) for epoch in state.curve]
+    numbers = {"curve": curve, "best_epoch": state.best_epoch, "beginning": state.beginning}
+    facts = {"key": key, "state": json.dumps(numbers)}
     parts = _parts(path, key, len(state.curve), workers.size) if dealt else []
     if dealt:
         with replacing(parts[workers.rank]) as beside:
@@ -101,7 +102,8 @@ def load_checkpoint(
     model.load_state_dict(_under("model.", tensors))
     optimization.load_tensors(_under("optimization.", tensors))
     curve = [Epoch(**epoch) for epoch in saved["curve"]]
-    return TrainingState(curve, saved["best_epoch"], _under("best.", tensors), _under("best_moments.", tensors))
+    best, moments = _under("best.", tensors), _under("best_moments.", tensors)
+    return TrainingState(curve, saved["best_epoch"], best, moments, saved.get("beginning"))
 
 
 def refit_checkpoint(path: Path) -> Path:

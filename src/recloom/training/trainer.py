@@ -32,7 +32,7 @@ class TrainingConfig:
     """How a model is trained: the [training] table of a run file."""
 
     epochs: int = 200
-    """Most passes over the training data."""
+    """Most passes over the training data. 0: the model stays as it begins, which is of use where that is pretrained."""
     patience: int = 8
     """Training stops after so many epochs without a better NDCG@10 on validation."""
     batch_size: int = 1_024
@@ -63,6 +63,8 @@ class TrainingConfig:
     shard_items: bool | None = None
     """Whether several workers hold a part of the item table each, instead of all of it. Unset: where it takes more than
     1 GB. One process by itself has nobody to share with."""
+    pretrained: str | None = None
+    """Folder that `recloom pretrain` wrote, whose network and place of texts to begin with."""
     teacher: str | None = None
     """Folder of a fitted model whose opinions are learned as well as what came next."""
     teacher_share: float = 0.5
@@ -71,7 +73,9 @@ class TrainingConfig:
     """Decides initial weights, batches, dropout and negatives."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size", "validation_cases", "learning_rate", "gradient_clip"):
+        if self.epochs < 0:
+            raise ConfigError(f"training.epochs is {self.epochs}; it cannot be negative")
+        for name in ("patience", "batch_size", "validation_cases", "learning_rate", "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}; it has to be positive")
         if self.device not in (None, "cpu", "cuda"):
@@ -129,6 +133,7 @@ def train(
     config: TrainingConfig,
     *,
     validate: Callable[[], float] | None,
+    judge_beginning: bool = False,
     stretches: tuple[np.ndarray, np.ndarray] | None = None,
     moments: Mapping[str, torch.Tensor] | None = None,
     checkpoint: Path | None = None,
@@ -151,6 +156,7 @@ def train(
         data: What to learn from.
         config: Steps, patience and the rest.
         validate: Scores the model as it stands, higher is better. None: train all `config.epochs`.
+        judge_beginning: Whether the weights before the first step may turn out to be the best, as "epoch 0".
         stretches: Start and end positions of what an epoch reads. None: all windows of the data.
         moments: What the optimiser of an earlier training remembered, to go on from.
         checkpoint: File to keep the run's state in. None: keep none.
@@ -197,6 +203,10 @@ def train(
     began = time.monotonic() - (state.curve[-1].seconds if state.curve else 0.0)
     stopped: Stopped = "epochs"
     try:
+        if judge_beginning and validate and not state.curve:
+            state.beginning = workers.of_lead(validate())
+            if keeps_best:
+                state.best_weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
         for epoch in range(len(state.curve) + 1, config.epochs + 1):
             if state.curve and len(state.curve) - state.best_epoch >= config.patience:
                 stopped = "patience"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from recloom.serving.bodies import RecommendationsIn
 from recloom.serving.engine import DEFAULT, Served
 from recloom.serving.live_model import LiveModel, Shown
 from recloom.serving.page.state import State
+from recloom.serving.page.words import in_language
 
 MOST_FOUND = 10
 """Items that a search shows."""
@@ -108,7 +109,7 @@ async def lists_of(service: Service, state: State, *, is_logged: bool) -> list[L
             want.model, want.rules = model, rules
     made = [await service.wait(future) for future in [engine.recommend(want) for want in wanted]]
     lists = [List(label, served, label == own) for (label, _, _), served in zip(asked, made, strict=True)]
-    return await service.call(lambda: [_spelled(shown, lists[0]) for shown in lists])
+    return await service.call(lambda: [_spelled(shown, lists[0], in_language(state.language)) for shown in lists])
 
 
 def _person(service: Service, state: State) -> str:
@@ -139,25 +140,21 @@ def _number(name: str, value: str) -> float:
     return number
 
 
-def _spelled(shown: List, first: List) -> List:
+def _spelled(shown: List, first: List, t: Callable[[str], str]) -> List:
     """Put a list into words; to be run by the engine's thread."""
     model, items = shown.served.model, shown.served.answer.items
     largest = max((abs(reason.contribution or 0.0) for place in items for reason in _told(place)), default=0.0)
     places = [
-        Place(item_of(model, place.item_id), _score(place), place.why.sentence if place.why else "",
-              [_bar(reason, largest) for reason in _told(place)])
+        Place(item_of(model, place.item_id), t("pinned") if place.score is None else f"{place.score:.3g}",
+              place.why.sentence if place.why else "", [_bar(reason, largest, t) for reason in _told(place)])
         for place in items
     ]  # fmt: skip
     same = ""
     if shown is not first and items:
         ids = {place.item_id for place in first.served.answer.items}
         count = sum(place.item_id in ids for place in items)
-        same = f"{count} of {len(items)} also in {first.label}"
+        same = t("{} of {} also in {}").format(count, len(items), first.label)
     return List(shown.label, shown.served, shown.is_own, places, same)
-
-
-def _score(place: Shown) -> str:
-    return "pinned" if place.score is None else f"{place.score:.3g}"
 
 
 def _told(place: Shown) -> list[Reason]:
@@ -165,11 +162,11 @@ def _told(place: Shown) -> list[Reason]:
     return [reason for reason in place.why.reasons if reason.contribution is not None] if place.why else []
 
 
-def _bar(reason: Reason, largest: float) -> Bar:
+def _bar(reason: Reason, largest: float, t: Callable[[str], str]) -> Bar:
     """Draw a contribution: what speaks for an item to the right of the middle, what speaks against it to the left."""
     number = reason.contribution or 0.0
     width = 50 * abs(number) / largest if largest else 0.0
-    label = reason.title or reason.name or _PARTS.get(reason.kind, reason.kind)
+    label = reason.title or t(reason.name or _PARTS.get(reason.kind, reason.kind))
     begin = 50 - width if number < 0 else 50.0
     return Bar(label, reason.kind.split()[0], f"{number:+.3f}", round(begin, 2), round(width, 2), number < 0)
 

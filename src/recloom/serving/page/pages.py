@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from recloom.serving.access import COOKIE
+from recloom.serving.page.words import in_language
 from recloom.version import __version__
 
 # Without its own policy a form would send `Origin: null`, as the service's other answers want no referrer at all.
@@ -37,10 +38,12 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters["with_code"] = with_code
 
 
-def show(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """Write a page."""
+def show(request: Request, template: str, status: int = 200, *, language: str = "en", **values: Any) -> Response:
+    """Write a page; in another language than English, the one for trying it out."""
     service = request.app.state.service
     html = _ENVIRONMENT.get_template(f"{template}.html.jinja").render(
+        language=language,
+        t=in_language(language),
         version=__version__,
         path=request.url.path,
         is_logged_in=service.needs_key and COOKIE in request.cookies,

@@ -43,6 +43,7 @@ async def home(request: Request, service: OfService) -> Response:
         request,
         "home",
         status,
+        language=state.language,
         state=state,
         error=error,
         lists=lists,

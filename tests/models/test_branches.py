@@ -1,0 +1,42 @@
+"""Histories that begin alike, read once: the same answers as each read whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from recloom.dataset import Segments, gather
+from recloom.explanation.removal import alike, variants
+from recloom.models import MODELS, TrainingData
+from recloom.models.weave import NETWORKS
+from tests.conftest import fake_text
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("length", [5, 9])
+def test_every_network_reads_what_is_shared_once(cycle_dataset, network, length):
+    torch.manual_seed(0)
+    weave = MODELS["weave"]
+    layers = {"num_layers": 2, "fusion": "separate"}
+    config = weave.Config(network=network, embedding_dim=16, hidden_dim=16, max_length=6, **layers)
+    model = weave(config, cycle_dataset, fake_text(cycle_dataset)).eval()
+    offsets = cycle_dataset.user_offsets
+    model.prepare(TrainingData(cycle_dataset, Segments(offsets[:-1], offsets[1:])))
+    model.double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # states would not depend on what came before as they begin
+    begin = offsets[[1]]
+    history = gather(cycle_dataset, begin, begin + length, model.max_length + 1)
+    steps = int(history.length_B[0])
+    kept_VL = np.ones((4, steps), dtype=bool)
+    kept_VL[1, -1] = kept_VL[2, -2] = kept_VL[3, [-1, -3]] = False
+    asked = variants(history, kept_VL, model.max_length)
+    stretches = alike(asked)
+    # A full window reaches further back when a step is gone, one that is not full does not.
+    assert [(rows.tolist(), shared) for rows, shared in stretches] == (
+        [([0, 1, 2, 3], 2)] if length == 5 else [([0], 5), ([1, 2, 3], 4)]
+    )
+    with torch.no_grad():
+        whole = model.queries(asked)
+        for rows, shared in stretches:
+            read_once = model.branch_queries(asked.rows(rows), shared)
+            torch.testing.assert_close(read_once, whole[rows], rtol=1e-9, atol=1e-9)
