@@ -21,10 +21,6 @@ def test_nodes_that_join_while_work_waits_take_it(monkeypatch):
     monkeypatch.setattr(connection, "SECONDS_TO_LOOK", 600.0)  # machines that run tests are busy
     growing = Cluster()
 
-    def grow():
-        time.sleep(5)
-        add_node(growing, num_cpus=3)
-
     def where(job, loaded):
         time.sleep(0.5)
         return job, loaded
@@ -38,10 +34,12 @@ def test_nodes_that_join_while_work_waits_take_it(monkeypatch):
         add_node(growing, num_cpus=0, include_dashboard=False)
         with connected(growing.address) as joined:
             assert joined.cpus == 0
-            joining = threading.Thread(target=grow)
-            joining.start()
-            done = dict(spread(range(60), where, loaded=load))
-            joining.join()
+            done = {}
+            working = threading.Thread(target=lambda: done.update(spread(range(60), where, loaded=load)))
+            working.start()
+            time.sleep(5)
+            add_node(growing, num_cpus=3)  # here, because a node takes signals, which only the main thread may
+            working.join()
         assert [done[place][0] for place in range(60)] == list(range(60))
         assert len({process for _, process in done.values()}) > 1  # the pool has grown with the cluster
     finally:
