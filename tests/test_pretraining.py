@@ -11,6 +11,7 @@ from recloom import Dataset, Recommender
 from recloom.encoders.hashing import HashingEncoder
 from recloom.errors import ArtifactError, ConfigError
 from recloom.files import write_checksums
+from recloom.lifecycle.forgetting import forget
 from recloom.models import Pretrained
 from recloom.pretraining import pretrain
 
@@ -124,6 +125,16 @@ def test_a_fitted_model_says_what_it_began_with_and_needs_it_no_more(shops, pret
     assert [item.item_id for item in before.items] == [item.item_id for item in after.items]
 
 
+def test_nobody_is_removed_when_what_training_begins_with_is_gone(shops, pretrained, tmp_path):
+    elsewhere = shutil.copytree(pretrained, tmp_path / "elsewhere")
+    fit(shops["garden"], training={"pretrained": str(elsewhere), "epochs": 0}).save(tmp_path / "model")
+    shutil.rmtree(elsewhere)
+    user = shops["garden"].users.ids[0]
+    with pytest.raises(ArtifactError, match="is not a pretrained model"):
+        forget(tmp_path / "model", [user])
+    assert user in Recommender.load(tmp_path / "model").dataset.users
+
+
 def test_nothing_of_the_shops_is_in_the_folder(pretrained, shops):
     written = b"".join(path.read_bytes() for path in pretrained.iterdir())
     for name in ("garage", "kitchen"):
@@ -187,11 +198,12 @@ def test_settings_that_do_not_go_with_it_are_one_sentence(shops, pretrained, set
         )
 
 
-def test_other_models_cannot_begin_with_it(shops, pretrained):
-    with pytest.raises(ConfigError, match="two-tower cannot begin with a pretrained model; weave can"):
+@pytest.mark.parametrize("name", ["two-tower", "popular"])
+def test_other_models_cannot_begin_with_it(shops, pretrained, name):
+    with pytest.raises(ConfigError, match=f"{name} cannot begin with a pretrained model; weave can"):
         Recommender.fit(
             shops["garden"],
-            "two-tower",
+            name,
             settings={"training": {"pretrained": str(pretrained)}, "encoder": ENCODER},
         )
 

@@ -48,7 +48,7 @@ with TemporaryDirectory() as live, running(create_app(asked.out / "weave", f"{li
             shown = service.post("/v1/recommendations", json={"user_id": user}).json()
             if item in [place["item_id"] for place in shown["items"]]:
                 click = {"user_id": user, "item_id": item, "recommendation_id": shown["recommendation_id"]}
-                service.post("/v1/events", json={"events": [click]})
+                service.post("/v1/events", json={"events": [click]}).raise_for_status()
         for told in service.get("/v1/experiments").json()["experiments"][0]["variants"]:
             print(f"{told['name']:15} {told['users']} people, click rate {told['ctr_value']}, {told['ctr']}")
         wanted = {"history": past["item_id"][-2:].to_list()}  # a visitor who looked at two courses

@@ -144,6 +144,9 @@ def _checked(settings: Tables) -> tuple[PretrainingConfig, Tables]:
     for name, value in FIXED["model"].items():
         if settings.get("model", {}).get(name, value) != value:
             raise ConfigError(f"model.{name} is fixed at {value} in pretraining, so that it carries over; leave it out")
+    for name in ("pretrained", "teacher"):
+        if settings.get("training", {}).get(name) is not None:
+            raise ConfigError(f"training.{name} is for fit; pretraining begins from nothing, so leave it out")
     if settings.get("training", {}).get("epochs", 1) == 0:
         raise ConfigError("training.epochs is 0; pretraining takes one at least")
     if settings.get("model", {}).get("network") == "bert4rec":
@@ -162,7 +165,14 @@ def _some_people(dataset: Dataset, most: int, seed: int) -> Dataset:
         return dataset
     users = 1 + np.random.default_rng(seed).permutation(len(dataset.users))
     lengths = np.diff(dataset.user_offsets)[users]
-    return dataset.of_users(users[np.cumsum(lengths) <= most])
+    left, chosen = most, []
+    for user, length in zip(users.tolist(), lengths.tolist(), strict=True):
+        if length <= left:
+            chosen.append(user)
+            left -= length
+    if not chosen:
+        raise ConfigError(f"nobody has as few as {most:,} interactions; raise pretraining.interactions")
+    return dataset.of_users(np.array(chosen))
 
 
 def _bare(dataset: Dataset) -> Dataset:
@@ -220,7 +230,10 @@ def _ndcg_within(model: Weave, dataset: Dataset, asked: Mapping[int, Cases], cat
             score_BI[:, catalogue_I != catalogue] = -torch.inf
             score_BI[*map(torch.from_numpy, histories.seen())] = -torch.inf
             target_B1 = torch.from_numpy(dataset.item_index[some.target]).long()[:, None]
-            ranks.append((score_BI > score_BI.gather(1, target_B1)).sum(dim=1))
+            target_score_B1 = score_BI.gather(1, target_B1)
+            # Equal scores go by the item's index, as in every list.
+            is_before_BI = (score_BI == target_score_B1) & (torch.arange(score_BI.shape[1]) < target_B1)
+            ranks.append(((score_BI > target_score_B1) | is_before_BI).sum(dim=1))
         rank_B = torch.cat(ranks)
         means.append(torch.where(rank_B < CUTOFF, 1 / torch.log2(rank_B + 2.0), 0.0).mean())
     return float(torch.stack(means).mean())

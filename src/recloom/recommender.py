@@ -362,8 +362,8 @@ class Recommender:
             "seen_until": int(growth.dataset.timestamp.max(initial=0)),
             **before,
         }
-        for fact in ("carries", "folded"):
-            # What was learned from somebody who was forgotten is in the weights still, and text in the ids.
+        for fact in ("carries", "folded", "pretrained"):
+            # What was learned from somebody who was forgotten is in the weights still, text in the ids, and so on.
             if self.run.lineage.get(fact):
                 lineage[fact] = self.run.lineage[fact]
         run = replace(
@@ -454,7 +454,7 @@ class Recommender:
             warnings=_shard_warnings(sharded),
             versions=versions(),
             hardware=hardware(),
-            lineage={},
+            lineage={"pretrained": digest} if (digest := self.run.lineage.get("pretrained")) else {},
             shards=[asdict(record) for record in sharded.records],
         )
         counts_I = TrainingData(self.dataset, split.full if config.training.refit else split.train).item_counts()

@@ -108,8 +108,10 @@ class RunConfig:
         include_seen = settings.get("recommend", {}).get("include_seen")
         privacy = config_of(PrivacyConfig, "privacy")
         model_defaults = dict(model_class.defaults_for(dataset, split))
+        if settings.get("training", {}).get("pretrained") is not None and not issubclass(model_class, Weave):
+            raise ConfigError(f"{model} cannot begin with a pretrained model; weave can")
         pretrained = _pretrained_by(settings)
-        if pretrained is not None and issubclass(model_class, Weave):  # others say later that they cannot begin so
+        if pretrained is not None:
             model_defaults |= pretrained.options
         training_defaults: dict[str, Any] = {"batch_size": usual_batch_size(dataset.num_interactions // privacy.shards)}
         if privacy.epsilon is not None:

@@ -20,6 +20,7 @@ from recloom.evaluation import metric_values
 from recloom.evaluation.significance import PairedDifference, paired_difference
 from recloom.fitting import fit_model, new_model, portable, read_catalogue
 from recloom.models import MODELS, CountedModel, ItemText, Model, Ranker, Span, TrainingData
+from recloom.models.pretrained import SHAPES
 from recloom.recommender import load_teacher
 from recloom.run_config import EncoderConfig, RunConfig
 from recloom.training import Epoch, Progress
@@ -102,6 +103,8 @@ def tune(
     settings = settings or {}
     base = RunConfig.resolve(model, dataset, settings)
     fixed = {f"{table}.{name}" for table, values in settings.items() for name in values}
+    if base.training.pretrained is not None:
+        fixed |= {f"model.{name}" for name in SHAPES}
     space = {name: values for name, values in MODELS[model].search_space.items() if name not in fixed}
     if not space:
         raise ConfigError(f"{model} has nothing to tune that is not set already")

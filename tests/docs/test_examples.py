@@ -36,6 +36,7 @@ def test_an_example_goes_from_two_files_to_reasons_and_an_experiment(name, tmp_p
     people = dict(re.findall(r"^(\S+) +(\d+) people, click rate [01]\.\d", printed, re.M))
     assert set(people) == {RIVALS[name], "weave"}
     assert sum(map(int, people.values())) > 10
+    assert any(float(rate) > 0 for rate in re.findall(r"click rate ([01]\.\d+)", printed))
     places = re.findall(r"^(\d) .+ \| (.+)$", printed, re.M)
     assert [place for place, _ in places] == ["1", "2", "3", "4", "5"]
     assert all(why.endswith((".", "。")) for _, why in places)

@@ -253,6 +253,7 @@ LATIN = (
     ("words", "encoding", "message"),
     [
         (CHINESE, "gbk", GB),
+        (("一本书", "两本书"), "gbk", GB),  # of which the first two bytes are a letter of UTF-8 as well
         (FRENCH, "latin-1", LATIN),  # of which é and r would be a Chinese character together
         (("“Noël” – 5 €", "l’été"), "cp1252", LATIN),
         (CHINESE, "utf-16", "is UTF-16; wanted UTF-8, convert it with: iconv -f UTF-16 "),
@@ -260,7 +261,7 @@ LATIN = (
         (FRENCH, "utf-16-be", "is UTF-16BE; wanted UTF-8, convert it with: iconv -f UTF-16BE "),
         (FRENCH, "utf-32", "is UTF-32; wanted UTF-8, convert it with: iconv -f UTF-32 "),
     ],
-    ids=["gbk", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"],
+    ids=["gbk", "gbk-that-begins-like-utf-8", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"],
 )
 def test_text_in_another_encoding_is_refused_with_the_line_and_how_to_convert_it(
     write: Write, read: Callable, rows: str, words: tuple[str, str], encoding: str, message: str

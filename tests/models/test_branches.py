@@ -6,7 +6,7 @@ import torch
 
 from recloom.dataset import Segments, gather
 from recloom.explanation.removal import alike, variants
-from recloom.models import MODELS, TrainingData
+from recloom.models import MODELS, TrainingData, networks
 from recloom.models.weave import NETWORKS
 from tests.conftest import fake_text
 
@@ -40,3 +40,20 @@ def test_every_network_reads_what_is_shared_once(cycle_dataset, network, length)
         for rows, shared in stretches:
             read_once = model.branch_queries(asked.rows(rows), shared)
             torch.testing.assert_close(read_once, whole[rows], rtol=1e-9, atol=1e-9)
+
+
+def test_many_branches_do_not_make_one_long_row(monkeypatch):
+    longest = []
+
+    class Row(networks._OneRow):
+        def __init__(self, *parts):
+            super().__init__(*parts)
+            longest.append(self.event_1TD.shape[1])
+
+    monkeypatch.setattr(networks, "_OneRow", Row)
+    trunk, branches, times = torch.randn(1, 3, 8), torch.randn(40, 17, 8), torch.zeros(40, 20, dtype=torch.int64)
+    for name in ("sasrec", "hstu"):
+        network = {"sasrec": networks.SASRec, "hstu": networks.HSTU}[name](8, 2, 2, 20, 0.0).eval()
+        whole = network(torch.cat([trunk.expand(40, -1, -1), branches], dim=1), torch.ones(40, 20).bool(), times)
+        torch.testing.assert_close(network.branches(trunk, branches, times), whole[:, 3:], rtol=1e-4, atol=1e-5)
+    assert max(longest) <= 2 * 20

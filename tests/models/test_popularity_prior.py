@@ -129,6 +129,17 @@ def test_few_cases_change_little_of_what_many_have_chosen(prior, ask):
     assert fit(5_000, 1) == 1
 
 
+def test_what_was_learned_of_long_waits_is_not_forgotten_when_nobody_waited(prior, ask):
+    def fit(days):
+        asked = asked_after(ask, [days] * 50)
+        prior.fit(torch.zeros(50, 3), torch.tensor([1, 2, 3]), torch.zeros(50, dtype=torch.long), asked, 1)
+
+    fit(30)
+    learned = prior.longest_wait.clone()
+    fit(0)
+    assert prior.longest_wait == learned > 0
+
+
 def test_items_that_may_not_be_recommended_leave_the_weights_finite(prior, ask):
     similarity = torch.tensor([[1.0, -torch.inf, 0.0], [-torch.inf, 1.0, 0.0]])
     prior.fit(similarity, torch.tensor([1, 2, 3]), torch.tensor([0, 1]), asked_after(ask, [1, 1]), 1)

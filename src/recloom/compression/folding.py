@@ -34,7 +34,8 @@ def fold_text(recommender: Recommender) -> Recommender:
     first = _items(members[0])
     maps = (first.from_text, *(other.to_vector for other in modalities(first.others)))
     features = min(options.embedding_dim, max(one.in_features for one in maps))
-    config = replace(recommender.config, model=replace(options, fusion="sum", text_dim=features))
+    training = replace(recommender.config.training, pretrained=None)  # it has another form
+    config = replace(recommender.config, model=replace(options, fusion="sum", text_dim=features), training=training)
     no_text = text.with_vectors([np.zeros_like(vectors_IE) for vectors_IE in text.all_vectors], text.titles)
     folded = blank_model(recommender.dataset, config, no_text)
     is_sharded = isinstance(recommender.model, Sharded)

@@ -42,7 +42,7 @@ def distill(recommender: Recommender, progress: Progress | None, also: Sequence[
     assert isinstance(pupil, Weave)
     pupil.prepare(_learned_from(recommender))
     epochs = max(FEWEST_EPOCHS, round(LESSONS * (recommender.run.best_epoch or 0)))
-    config = replace(config, training=replace(config.training, epochs=epochs))
+    config = replace(config, training=replace(config.training, epochs=epochs, pretrained=None))
     return _taught(recommender, teacher, pupil, config, progress)
 
 
@@ -73,7 +73,7 @@ def fine_tune(recommender: Recommender, pruned: Weave, progress: Progress | None
     """Train what was cut out of a model on, so that it makes up for what it lost."""
     training = recommender.config.training
     epochs = max(FEWEST_EPOCHS, round(FINE_TUNING * (recommender.run.best_epoch or 0)))
-    training = replace(training, epochs=epochs, learning_rate=FINE_TUNING * training.learning_rate)
+    training = replace(training, epochs=epochs, pretrained=None, learning_rate=FINE_TUNING * training.learning_rate)
     pruned.resume(_learned_from(recommender))
     config = replace(recommender.config, model=pruned.config, training=training)
     assert isinstance(recommender.model, VectorModel)

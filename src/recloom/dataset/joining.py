@@ -27,8 +27,13 @@ def join(datasets: Mapping[str, Dataset], *, same_people: bool = False, out: str
         out: The folder to keep `dataset.h5` in. Without one the dataset lives as long as this object.
 
     Raises:
-        DataError: User ids are pseudonyms that do not stay what they are, or a catalogue has a column `domain`.
+        DataError: User ids are pseudonyms that do not stay what they are, or a catalogue has a column `domain`,
+            there are fewer than two datasets, or a name has a colon.
     """
+    if len(datasets) < 2:
+        raise DataError(f"joining takes two datasets or more, not {len(datasets)}")
+    if named := [name for name in datasets if ":" in name]:
+        raise DataError(f"the name {named[0]!r} has a colon, which parts names from ids; give it another")
     key = _common_key(datasets, same_people)
     logs, catalogues, people = [], [], []
     for name, dataset in datasets.items():

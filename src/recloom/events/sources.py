@@ -146,7 +146,10 @@ def _wide_encoding(head: bytes) -> str | None:
 def _wrong_encoding(path: Path, raw: bytes, first_bad_byte: int) -> str:
     line = raw.count(b"\n", 0, first_bad_byte) + 1
     where = f"{path} is not UTF-8 in line {line:,}, at byte {first_bad_byte:,}"
-    if not raw[:first_bad_byte].isascii():
+    text = raw.decode("utf-8", errors="replace")
+    damaged = text.count("\ufffd")
+    # Two bytes of another encoding are now and then a letter of UTF-8, but mostly not.
+    if sum(not letter.isascii() for letter in text) - damaged >= damaged:
         return f"{where}, and what comes before is; mend or remove that line"
     # A Chinese character of GB18030 is two bytes of which the second is mostly above 127 as well. An accented letter
     # of Latin-1 stands among plain ones, with which it often makes a valid character of GB18030.

@@ -21,6 +21,7 @@ import polars as pl
 from recloom.dataset import Dataset, without
 from recloom.errors import UnknownIdError
 from recloom.files import CHECKSUMS, current_folder, file_digest, make_key, replacing
+from recloom.fitting import load_pretrained
 from recloom.lifecycle.versions import changing, replace_all
 from recloom.recommender import Recommender
 from recloom.training import Progress
@@ -113,6 +114,8 @@ def forget(
         known = [user for user in users if user in before.dataset.users]
         if stranger := [user for user in users if user not in known and not places and not elsewhere]:
             raise UnknownIdError(f"{folder} knows nobody called {stranger[0]!r}; nothing was removed")
+        if retrain:
+            load_pretrained(before.config)  # what training anew begins with is there, or nothing is removed
         removed = [
             *elsewhere,
             *(Removal(f"dataset {place.name}", _forget_in_dataset(place, users)) for place in places),

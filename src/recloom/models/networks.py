@@ -7,7 +7,7 @@ that they share, S further steps of each, T = P + B * S steps in one row.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -142,8 +142,11 @@ class SASRec(SequenceNetwork):
         return self._read(event_BLD + self.positions[: event_BLD.shape[1]], visible_BLL)
 
     def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
-        row = _OneRow(trunk_1PD, branch_BSD)
-        return row.parted(self._read(row.event_1TD + self.positions[row.step_T], row.visible_TT[None]))
+        states = []
+        for some_KSD in _few_at_once(trunk_1PD, branch_BSD):
+            row = _OneRow(trunk_1PD, some_KSD)
+            states.append(row.parted(self._read(row.event_1TD + self.positions[row.step_T], row.visible_TT[None])))
+        return torch.cat(states)
 
     def _read(self, hidden_BLD: Tensor, visible_BLL: Tensor | None) -> Tensor:
         for block in self.blocks:
@@ -179,10 +182,13 @@ class HSTU(SequenceNetwork):
         return self._read(event_BLD, steps_L, timestamp_BL, steps_L <= steps_L[:, None])
 
     def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
-        row = _OneRow(trunk_1PD, branch_BSD)
-        shared = trunk_1PD.shape[1]
-        timestamp_1T = torch.cat([timestamp_BL[:1, :shared], timestamp_BL[:, shared:].reshape(1, -1)], dim=1)
-        return row.parted(self._read(row.event_1TD, row.step_T, timestamp_1T, row.visible_TT))
+        shared, states = trunk_1PD.shape[1], []
+        own_times = _few_at_once(trunk_1PD, timestamp_BL[:, shared:])
+        for some_KSD, time_KS in zip(_few_at_once(trunk_1PD, branch_BSD), own_times, strict=True):
+            row = _OneRow(trunk_1PD, some_KSD)
+            timestamp_1T = torch.cat([timestamp_BL[:1, :shared], time_KS.reshape(1, -1)], dim=1)
+            states.append(row.parted(self._read(row.event_1TD, row.step_T, timestamp_1T, row.visible_TT)))
+        return torch.cat(states)
 
     def _read(self, hidden_BLD: Tensor, step_L: Tensor, timestamp_BL: Tensor, visible_LL: Tensor) -> Tensor:
         steps_back_LL = (step_L[:, None] - step_L).clamp_min(0)
@@ -212,6 +218,12 @@ class HSTUBlock(nn.Module):
         weight_BHLL = functional.silu(query @ key.transpose(2, 3) + bias_BLL[:, None]) * visible_LL
         mixed_BLD = ((weight_BHLL @ value) / visible_LL.sum(dim=1, keepdim=True)).transpose(1, 2).flatten(2)
         return hidden_BLD + self.out(self.dropout(self.norm_mixed(mixed_BLD) * gate_BLD))
+
+
+def _few_at_once(trunk_1PD: Tensor, branch_BS: Tensor) -> Sequence[Tensor]:
+    """Part branches so that a row of them is at most twice as long as a history: what sees pairs costs its square."""
+    length = branch_BS.shape[1]
+    return torch.split(branch_BS, max(1, (trunk_1PD.shape[1] + length) // length))
 
 
 class _OneRow:

@@ -123,8 +123,10 @@ class PopularityPrior(nn.Module):
             histories: What it was asked for, and when.
             num_new: Items nobody had taken before that were there to choose from, candidates or not.
         """
-        self.longest_wait = torch.tensor(torch.inf)
-        self.longest_wait = self._what_is_known(histories)[:, 2].max().float()
+        before, self.longest_wait = self.longest_wait, torch.tensor(torch.inf)
+        longest_wait = self._what_is_known(histories)[:, 2].max().float()
+        # What was learned of long waits stays known when an update asks nobody who waited that long.
+        self.longest_wait = torch.maximum(longest_wait, before) if self.weight_GP.any() else longest_wait
         known_BG = self._what_is_known(histories).to(similarity_BC)
         features_CP = self.features_IP[candidate_C].to(similarity_BC)
         weight_GP = self.weight_GP.clone().requires_grad_()

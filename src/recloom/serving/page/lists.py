@@ -166,11 +166,14 @@ def _bar(reason: Reason, largest: float, t: Callable[[str], str]) -> Bar:
     """Draw a contribution: what speaks for an item to the right of the middle, what speaks against it to the left."""
     number = reason.contribution or 0.0
     width = 50 * abs(number) / largest if largest else 0.0
-    label = reason.title or t(reason.name or _PARTS.get(reason.kind, reason.kind))
+    name = t(reason.name) if reason.name in _NAMED_HERE else reason.name
+    label = reason.title or name or t(_PARTS.get(reason.kind, reason.kind))
     begin = 50 - width if number < 0 else 50.0
     return Bar(label, reason.kind.split()[0], f"{number:+.3f}", round(begin, 2), round(width, 2), number < 0)
 
 
+_NAMED_HERE = ("time", "image", "pinned", "boost")
+"""Names of reasons that are not the data's."""
 _PARTS = {
     "id": "who takes it (id)",
     "text": "what it says (text)",
