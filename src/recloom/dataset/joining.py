@@ -28,10 +28,10 @@ def join(datasets: Mapping[str, Dataset], *, same_people: bool = False, out: str
 
     Raises:
         DataError: User ids are pseudonyms that do not stay what they are, or a catalogue has a column `domain`,
-            there are fewer than two datasets, or a name has a colon.
+            there is no dataset, or a name has a colon.
     """
-    if len(datasets) < 2:
-        raise DataError(f"joining takes two datasets or more, not {len(datasets)}")
+    if not datasets:
+        raise DataError("there is no dataset to join; name some")
     if named := [name for name in datasets if ":" in name]:
         raise DataError(f"the name {named[0]!r} has a colon, which parts names from ids; give it another")
     key = _common_key(datasets, same_people)
