@@ -135,7 +135,7 @@ def broken(shop, tmp_path, name, change):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("config.toml", lambda text: text.replace(b"format = 5", b"format = 9"), "is a model of format 9"),
+        ("config.toml", lambda text: text.replace(b"format = 6", b"format = 9"), "is a model of format 9"),
         ("config.toml", lambda text: b"[recloom", "is damaged"),
         ("model.safetensors", lambda _: None, "it lacks model.safetensors"),
         ("model.safetensors", lambda weights: weights[:100], "is damaged"),

@@ -40,3 +40,9 @@ def fitted():
         return Recommender.fit(dataset, settings=settings)
 
     return fit
+
+
+@pytest.fixture
+def long_lessons(monkeypatch):
+    """Teach for more epochs than the teacher took: on a log as small as these it knows everything after one."""
+    monkeypatch.setattr("recloom.compression.teaching.FEWEST_EPOCHS", 30)

@@ -85,7 +85,9 @@ def test_pruning_cuts_dimensions_and_units(shop, fitted):
 
 
 @pytest.mark.parametrize("methods", [["int8"], ["prune", "int8"], ["distill"]], ids=" and ".join)
-def test_a_compressed_model_is_smaller_and_knows_what_it_was(methods, cycle_dataset, fitted, tmp_path, no_graph):
+def test_a_compressed_model_is_smaller_and_knows_what_it_was(
+    methods, cycle_dataset, fitted, tmp_path, no_graph, long_lessons
+):
     fitted(cycle_dataset, epochs=30, include_seen=True, embedding_dim=128, hidden_dim=96).save(tmp_path / "model")
     compression = compress(tmp_path / "model", tmp_path / "small", methods)
     assert damaged_file(tmp_path / "small") is None

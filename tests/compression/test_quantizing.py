@@ -122,7 +122,7 @@ def test_a_new_item_is_placed_by_its_text_and_coded(shop, fitted):
 
 
 @pytest.mark.parametrize("methods", [["pq"], ["pq", "int8"], ["distill", "pq"]], ids=" and ".join)
-def test_compressing_into_codes_keeps_what_is_known(methods, cycle_dataset, fitted, tmp_path, no_graph):
+def test_compressing_into_codes_keeps_what_is_known(methods, cycle_dataset, fitted, tmp_path, no_graph, long_lessons):
     fitted(cycle_dataset, epochs=30, include_seen=True, embedding_dim=128, hidden_dim=96).save(tmp_path / "model")
     compression = compress(tmp_path / "model", tmp_path / "small", methods)
     small = Recommender.load(tmp_path / "small")

@@ -42,7 +42,7 @@ def distill(recommender: Recommender, progress: Progress | None, also: Sequence[
     assert isinstance(pupil, Weave)
     pupil.prepare(_learned_from(recommender))
     epochs = max(FEWEST_EPOCHS, round(LESSONS * (recommender.run.best_epoch or 0)))
-    config = replace(config, training=replace(config.training, epochs=epochs, pretrained=None))
+    config = replace(config, training=replace(config.training, epochs=epochs))
     return _taught(recommender, teacher, pupil, config, progress)
 
 
@@ -73,7 +73,7 @@ def fine_tune(recommender: Recommender, pruned: Weave, progress: Progress | None
     """Train what was cut out of a model on, so that it makes up for what it lost."""
     training = recommender.config.training
     epochs = max(FEWEST_EPOCHS, round(FINE_TUNING * (recommender.run.best_epoch or 0)))
-    training = replace(training, epochs=epochs, pretrained=None, learning_rate=FINE_TUNING * training.learning_rate)
+    training = replace(training, epochs=epochs, learning_rate=FINE_TUNING * training.learning_rate)
     pruned.resume(_learned_from(recommender))
     config = replace(recommender.config, model=pruned.config, training=training)
     assert isinstance(recommender.model, VectorModel)
@@ -90,7 +90,8 @@ def _taught(
     result = train(pupil, _learned_from(recommender), config.training, validate=None, progress=progress)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt  # half a pupil is no model
-    kept = replace(config, training=recommender.config.training)
+    # It has another form than what its teacher may have begun with.
+    kept = replace(config, training=replace(recommender.config.training, pretrained=None))
     return Recommender(recommender.dataset, pupil, kept, recommender.text, recommender.counts_I, recommender.run)
 
 
