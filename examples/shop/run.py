@@ -13,7 +13,7 @@ from recloom import Dataset, Recommender
 from recloom.events import Entities, Interactions, read_interactions, read_items
 from recloom.serving import create_app, running
 
-DATA, RIVAL, DAY = Path(__file__).parents[3] / "shared/data/amazon-games-2018", "popular-recent", 86_400
+DATA, RIVAL, DAY = Path(__file__).parent / "../../../shared/data/amazon-games-2018", "popular-recent", 86_400
 parser = ArgumentParser(description=__doc__)
 parser.add_argument("files", nargs="*", default=[DATA / "interactions.csv.gz", DATA / "items.csv.gz"], type=Path)
 parser.add_argument("--out", default=Path("shop"), type=Path, help="folder for the dataset and the models")

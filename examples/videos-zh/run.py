@@ -17,7 +17,7 @@ from recloom import Dataset, Recommender
 from recloom.events import Interactions, read_items
 from recloom.serving import create_app, running
 
-KUAIREC = Path(__file__).parents[3] / "shared/data/kuairec-captions-zh/items.csv.gz"
+KUAIREC = Path(__file__).parent / "../../../shared/data/kuairec-captions-zh/items.csv.gz"
 parser = ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("items", nargs="?", type=Path, help="item_id, title, category1")
 parser.add_argument("--out", default=Path("videos-zh"), type=Path, help="folder for the dataset and the model")

@@ -202,6 +202,10 @@ def _check_private(model_class: type[Model], settings: Tables) -> None:
                 f"model.{option} is {chosen[option]}, which would learn from counts of what people did, with no noise;"
                 f" under privacy.epsilon leave it out"
             )
+    if settings.get("training", {}).get("epochs") == 0:
+        raise ConfigError(
+            "training.epochs is 0, and under privacy.epsilon a model begins with nothing; take at least 1"
+        )
     for option in NOT_PRIVATE_TRAINING:
         if settings.get("training", {}).get(option) is not None:
             raise ConfigError(

@@ -126,8 +126,8 @@ def epochs_done(checkpoint):
 
 
 def kill_a_worker(cluster):
-    is_worker = lambda process: "RayTrainWorker" in "".join(process.cmdline())  # noqa: E731
-    next(filter(is_worker, psutil.Process().children(recursive=True))).kill()
+    processes = psutil.Process().children(recursive=True)
+    next(process for process in processes if "RayTrainWorker" in "".join(process.cmdline())).kill()
 
 
 def lose_a_node(cluster):

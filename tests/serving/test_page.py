@@ -4,17 +4,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
-import uvicorn
 
 from recloom.serving import app as serving_app
-from recloom.serving import create_app
+from recloom.serving import create_app, running
 from recloom.serving.access import COOKIE
 from recloom.serving.page import figures, lists, views
 from recloom.serving.page.words import CHINESE
@@ -25,21 +23,6 @@ CHROMIUM = Path("/usr/bin/chromium")
 WICKED = "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>"
 LONG = "An extraordinarilylongtitle" * 12
 PHONE = {"width": 360, "height": 740}
-
-
-@contextmanager
-def running(app) -> Iterator[str]:
-    """Serve an app at a port of its own and give its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started, 30)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=30)
 
 
 @pytest.fixture(scope="module")

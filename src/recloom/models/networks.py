@@ -34,6 +34,7 @@ class SequenceNetwork(nn.Module):
             timestamp_BL: When it happened, UTC seconds, int64; 0 for padding.
         """
 
+    @abstractmethod
     def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
         """Return the states of the steps after those that all histories share, shape (B, S, D).
 
@@ -44,7 +45,6 @@ class SequenceNetwork(nn.Module):
             branch_BSD: The steps in which they differ, right-padded.
             timestamp_BL: When all steps happened, as in `forward`.
         """
-        raise NotImplementedError
 
 
 class Recurrent(SequenceNetwork):

@@ -73,7 +73,6 @@ class PopularityPrior(nn.Module):
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
         counts_PI = np.stack([data.item_counts(days) for days in DAYS])
-        counts_PI[:, PADDING_INDEX] = 0
         positions = data.segments.positions()
         items, times = data.dataset.item_index[positions], data.dataset.timestamp[positions]
         end = int(times.max(initial=0))
@@ -123,14 +122,15 @@ class PopularityPrior(nn.Module):
             histories: What it was asked for, and when.
             num_new: Items nobody had taken before that were there to choose from, candidates or not.
         """
+        was_chosen = bool(self.weight_GP.any())
         before, self.longest_wait = self.longest_wait, torch.tensor(torch.inf)
         longest_wait = self._what_is_known(histories)[:, 2].max().float()
         # What was learned of long waits stays known when an update asks nobody who waited that long.
-        self.longest_wait = torch.maximum(longest_wait, before) if self.weight_GP.any() else longest_wait
+        self.longest_wait = torch.maximum(longest_wait, before) if was_chosen else longest_wait
         known_BG = self._what_is_known(histories).to(similarity_BC)
         features_CP = self.features_IP[candidate_C].to(similarity_BC)
         weight_GP = self.weight_GP.clone().requires_grad_()
-        penalty = TRUST if weight_GP.any() else PENALTY
+        penalty = TRUST if was_chosen else PENALTY
         optimizer = torch.optim.LBFGS([weight_GP], max_iter=STEPS, line_search_fn="strong_wolfe")
 
         def regret(some: slice) -> Tensor:

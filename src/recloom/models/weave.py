@@ -223,6 +223,7 @@ class Weave(TrainedModel, VectorModel):
         if self._pretrained is not None:
             for tower in self._towers:
                 tower.begin_with(self._pretrained)
+            self._pretrained = None
         elif self.config.warm_start:
             vectors_ID = cooccurrence_vectors(data, self.config.embedding_dim)
             for tower in self._towers:

@@ -2,11 +2,16 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
+
+from recloom.errors import RecloomError
+
+SECONDS_BETWEEN_LOOKS = 0.01
 
 
 @contextmanager
@@ -18,16 +23,26 @@ def running(app: FastAPI, port: int = 0) -> Iterator[str]:
         port: Where to listen; 0 takes any port that is free.
 
     Yields:
-        The address, as "http://127.0.0.1:8000". Requests wait there until the service has started.
+        The address, as "http://127.0.0.1:8000", of a service that has started.
 
     Raises:
         OSError: Another program listens at the port.
+        RecloomError: The service did not start.
     """
     with socket.create_server(("127.0.0.1", port)) as door:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=server.run, args=([door],))
+
+        def serve() -> None:
+            with suppress(SystemExit):  # of a service that cannot start; the program is not to end
+                server.run([door])
+
+        thread = threading.Thread(target=serve)
         thread.start()
         try:
+            while not server.started:
+                if not thread.is_alive():
+                    raise RecloomError("the service did not start; what it logged says why")
+                time.sleep(SECONDS_BETWEEN_LOOKS)
             yield f"http://127.0.0.1:{door.getsockname()[1]}"
         finally:
             server.should_exit = True
