@@ -13,7 +13,7 @@ from recloom.errors import ArtifactError, ConfigError
 from recloom.files import write_checksums
 from recloom.lifecycle.forgetting import forget
 from recloom.models import Pretrained
-from recloom.pretraining import pretrain
+from recloom.pretraining import SHARES, pretrain
 
 COLOURS = ["crimson", "azure", "emerald", "golden"]
 THINGS = {
@@ -38,8 +38,16 @@ SMALL = {"embedding_dim": 32, "hidden_dim": 32, "text_dim": 32, "max_length": 10
 ENCODER = {"name": "hashing"}
 
 
-def shop(folder, name: str, users: int) -> Dataset:
-    """Make a shop where whoever took something of a colour takes something of the next colour."""
+def shop(folder, name: str, users: int, ahead: int = 1, staying: float = 0.0) -> Dataset:
+    """Make a shop where whoever took something of a colour takes something of the next colour.
+
+    Args:
+        folder: Where to.
+        name: Of the shop.
+        users: How many.
+        ahead: How much further on the next colour is.
+        staying: How often it is the same colour instead.
+    """
     rng = np.random.default_rng(len(name))
     folder.mkdir(exist_ok=True, parents=True)
     rows = ["user_id,item_id,timestamp,behavior"]
@@ -47,9 +55,8 @@ def shop(folder, name: str, users: int) -> Dataset:
         colour = int(rng.integers(4))
         for step in range(9):
             thing = int(rng.integers(12))
-            rows.append(
-                f"{name}-u{user},{name}-{(colour + step) % 4}-{thing},{1_000_000 + 9_000 * user + 60 * step},view"
-            )
+            rows.append(f"{name}-u{user},{name}-{colour}-{thing},{1_000_000 + 9_000 * user + 60 * step},view")
+            colour = colour if staying and rng.random() < staying else (colour + ahead) % 4
     (folder / "events.csv").write_text("\n".join(rows) + "\n")
     items = [
         f"{name}-{number}-{place},{colour} {thing}"
@@ -94,6 +101,28 @@ def test_the_rule_holds_in_a_shop_that_was_never_seen(shops, pretrained):
     by_chance, by_likeness = (ndcg(fit(shops["garden"], model)) for model in ("random", "content"))
     assert zero_shot.run.curve == []
     assert ndcg(zero_shot) > 1.5 * max(by_chance, by_likeness)
+
+
+def test_a_habit_of_one_shop_is_not_carried_over(tmp_path):
+    """Where people of each shop follow a rule of their own, a shop that is left out is better off without it."""
+    shops = {name: shop(tmp_path / name, name, 150, ahead, staying=0.6) for ahead, name in enumerate(THINGS, start=1)}
+    settings = {"model": SMALL, "encoder": ENCODER, "training": {"epochs": 8, "batch_size": 256}}
+    done = pretrain(shops, tmp_path / "weights", settings=settings)
+    assert list(done.left_out) == list(THINGS)
+    assert done.network_share < 1
+    means = {share: np.mean([tried.ndcg_at_10[share] for tried in done.left_out.values()]) for share in SHARES}
+    assert means[done.network_share] == max(means.values())
+    weights = Pretrained.load(tmp_path / "weights").tensors["from_network.weight"]
+    assert weights.any() == (done.network_share > 0)
+    record = json.loads((tmp_path / "weights" / "metrics.json").read_text())
+    assert record["network_share"] == done.network_share
+    assert record["left_out"]["garage"]["best_epoch"] == done.left_out["garage"].best_epoch
+
+
+def test_a_rule_of_all_shops_is(shops, pretrained):
+    record = json.loads((pretrained / "metrics.json").read_text())
+    assert record["network_share"] > 0
+    assert all(tried["ndcg_at_10"]["1.0"] > 0.2 for tried in record["left_out"].values())
 
 
 def test_ten_people_are_enough_to_keep_what_was_learned_elsewhere(shops, pretrained):
@@ -230,7 +259,7 @@ def test_a_folder_that_is_no_pretrained_model_is_one_sentence(shops, pretrained,
         fit(shops["garden"], training={"epochs": 1}).save(tmp_path / "model")
         folder = tmp_path / "model"
     elif damage == "newer":
-        text = (folder / "config.toml").read_text().replace("format = 1", "format = 9")
+        text = (folder / "config.toml").read_text().replace("format = 2", "format = 9")
         (folder / "config.toml").write_text(text)
         write_checksums(folder)
     else:

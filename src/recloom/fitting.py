@@ -61,7 +61,7 @@ from recloom.training import (
 )
 from recloom.workers import ALONE, Workers
 
-NEWS_ASKED = 1_000
+NEWS_ASKED = 2_000
 """Most people whose first new interaction an update chooses by, so that it stays cheap beside a fit."""
 UNVALIDATED_EPOCHS = 20
 """How long to train where there is nobody to ask whether it helps."""

@@ -10,13 +10,21 @@ import numpy as np
 import torch
 
 from recloom.config import Tables, build
-from recloom.dataset import Cases, Dataset, Split, gather, join, split_dataset
+from recloom.dataset import Cases, Dataset, Segments, gather, join, split_dataset
 from recloom.errors import ConfigError
 from recloom.fitting import new_model, read_catalogue
 from recloom.models import ItemText, TrainingData, Weave
 from recloom.models.pretrained import check_replaceable
 from recloom.run_config import RunConfig
-from recloom.training import Progress, TrainingResult, hardware, train, versions
+from recloom.training import (
+    Progress,
+    TrainingConfig,
+    TrainingResult,
+    hardware,
+    remove_checkpoint,
+    train,
+    versions,
+)
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "model": {
@@ -25,9 +33,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "hidden_dim": 256,
         "text_dim": 256,
         "max_length": 50,
+        "half_life": 1.5,
+        "temperature": 0.05,
         "num_negatives": 2_048,
     },
-    "training": {"epochs": 20, "patience": 3, "batch_size": 1_024},
+    "training": {"epochs": 6, "patience": 3, "batch_size": 1_024},
 }
 """What a pretrained model is where the user does not say otherwise."""
 FIXED: Mapping[str, Mapping[str, Any]] = {
@@ -40,6 +50,8 @@ FIXED: Mapping[str, Mapping[str, Any]] = {
 TEXT_ENCODER = ("name", "max_tokens", "int8")
 CASES_AT_ONCE = 256
 CUTOFF = 10
+SHARES = (0.0, 0.5, 1.0)
+"""How much of what the network makes of a history may be carried over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +66,27 @@ class PretrainingConfig:
             raise ConfigError(f"pretraining.interactions is {self.interactions}; it has to be at least 2")
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What a model that learned from the other datasets is worth on one that it has never seen."""
+
+    best_epoch: int
+    """0: before it learned anything."""
+    ndcg_at_10: dict[float, float]
+    """For each share of what the network makes of a history."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How pretraining went."""
+
+    result: TrainingResult
+    """Of training on all datasets; validation is the mean over those left out where there are several."""
+    left_out: dict[str, LeftOut]
+    """By dataset; empty where there is one alone."""
+    network_share: float
+
+
 def pretrain(
     datasets: Mapping[str, Dataset],
     out: Path,
@@ -61,17 +94,19 @@ def pretrain(
     settings: Tables | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
-) -> TrainingResult:
+) -> Pretraining:
     """Train a `weave` that knows items by their text alone on several datasets, and keep what is about none of them.
 
-    Each catalogue is centred on its own mean, and people choose among the items of their own catalogue. Validation asks
-    for everybody's last interaction, and counts each dataset alike.
+    Each catalogue is evened out by itself, and people choose among the items of their own catalogue. What is wanted is
+    what holds elsewhere. So each dataset in turn is left out of training, and its people are asked for their last
+    interaction: that decides how many epochs there are, and how much of what the network makes of a history is carried
+    over, which may be nothing. Then all of them are learned from. One dataset alone is asked about itself.
 
     Args:
         datasets: By name.
         out: Folder for the pretrained model.
         settings: Options by table, as in a run file: [pretraining], [model], [training] and [encoder].
-        checkpoint: File to keep the state of training in, and to go on from after a kill.
+        checkpoint: File to keep the state of training in, with others beside it, and to go on from after a kill.
         progress: Told what is going on.
 
     Returns:
@@ -93,24 +128,20 @@ def pretrain(
     catalogue_I = torch.repeat_interleave(
         torch.arange(len(datasets) + 1), torch.tensor([1, *(len(dataset.items) for dataset in datasets.values())])
     )
-    model = new_model(joined, config, text)
-    assert isinstance(model, Weave)
-    model.learn_for_others(catalogue_I)
-    split = split_dataset(joined, config.split)
-    data = TrainingData(joined, split.train)
-    model.prepare(data)
-    cases = _asked(joined, split, catalogue_I, config)
-    result = train(
-        model,
-        data,
-        config.training,
-        validate=lambda: _ndcg_within(model, joined, cases, catalogue_I),
-        checkpoint=checkpoint,
-        key=f"{[d.fingerprint for d in datasets.values()]} {own.interactions} {config.to_toml()} {fingerprint}",
-        progress=progress,
-    )
-    if not result.curve:
-        raise KeyboardInterrupt  # nothing was learned that could be kept
+    key = f"{[d.fingerprint for d in datasets.values()]} {own.interactions} {config.to_toml()} {fingerprint}"
+    school = _School(joined, catalogue_I, config, text, key, checkpoint, progress)
+    training, left_out, share = config.training, dict[str, LeftOut](), 1.0
+    if len(datasets) > 1:
+        if training.budget:
+            training = replace(training, budget=training.budget / (len(datasets) + 1))
+        left_out = {name: school.leave_out(number, name, training) for number, name in enumerate(datasets, start=1)}
+        share = max(SHARES, key=lambda share: np.mean([tried.ndcg_at_10[share] for tried in left_out.values()]))
+        epochs = round(np.mean([tried.best_epoch for tried in left_out.values()]))
+        training = replace(training, epochs=epochs, patience=max(1, epochs))
+    model, result = school.learn(training, asked=None if left_out else 1)
+    model.quieten_network(share)
+    if left_out:
+        result = replace(result, best_validation=float(np.mean([one.ndcg_at_10[share] for one in left_out.values()])))
     chosen = asdict(config.encoder)
     record = {
         "datasets": {
@@ -127,13 +158,103 @@ def pretrain(
         "stopped": result.stopped,
         "best_epoch": result.best_epoch,
         "validation_ndcg_at_10": result.best_validation,
+        "network_share": share,
+        "left_out": {name: asdict(tried) for name, tried in left_out.items()},
         "curve": [asdict(epoch) for epoch in result.curve],
         "seconds": {"encode": round(encoded - began, 2), "train": round(time.monotonic() - encoded, 2)},
         "versions": versions(),
         "hardware": hardware(),
     }
     model.pretrained({name: chosen[name] for name in TEXT_ENCODER}, fingerprint).save(out, record)
-    return result
+    if checkpoint:
+        for path in school.checkpoints:
+            remove_checkpoint(path)
+    return Pretraining(result, left_out, share)
+
+
+class _School:
+    """Several joined datasets, and models that learn from all of them or from all but one."""
+
+    def __init__(
+        self,
+        joined: Dataset,
+        catalogue_I: torch.Tensor,
+        config: RunConfig,
+        text: ItemText,
+        key: str,
+        checkpoint: Path | None,
+        progress: Progress | None,
+    ) -> None:
+        self.joined, self.catalogue_I, self.config, self.text = joined, catalogue_I, config, text
+        self.key, self.checkpoint, self.progress = key, checkpoint, progress
+        self.split = split_dataset(joined, config.split)
+        first_U = joined.item_index[joined.user_offsets[:-1].clip(max=joined.num_interactions - 1)]
+        self.catalogue_U = catalogue_I.numpy()[first_U]
+        self.checkpoints: list[Path] = []
+
+    def learn(
+        self, training: TrainingConfig, *, asked: int | None, without: int = 0, name: str = ""
+    ) -> tuple[Weave, TrainingResult]:
+        """Train a model from nothing.
+
+        Args:
+            training: How.
+            asked: Catalogue whose people say which epoch was best. None: it is the last.
+            without: Catalogue that is not learned from; 0 for none.
+            name: Of that.
+
+        Raises:
+            KeyboardInterrupt: Training was interrupted before there was anything to keep.
+        """
+        model = new_model(self.joined, self.config, self.text)
+        assert isinstance(model, Weave)
+        model.learn_for_others(self.catalogue_I)
+        is_learned_U = self.catalogue_U != without
+        start, end = self.split.train.start, self.split.train.end
+        data = TrainingData(self.joined, Segments(start, np.where(is_learned_U, end, start)))
+        model.prepare(data)
+        if training.epochs == 0:
+            return model, TrainingResult([], 0, None, "epochs", {})
+        path = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}{without or ''}")
+        if path:
+            self.checkpoints.append(path)
+        told = self.progress
+        if told and name:
+            outer = told
+            told = lambda what, done, total: outer(f"without {name}: {what}", done, total)  # noqa: E731
+        result = train(
+            model,
+            data,
+            training,
+            validate=None if asked is None else lambda: max(self.ndcg(model, asked).values()),
+            judge_beginning=asked == without,
+            checkpoint=path,
+            key=f"{self.key} without {without} for {training.epochs}",
+            progress=told,
+        )
+        if not result.curve or (without and result.stopped == "interrupted"):
+            raise KeyboardInterrupt  # nothing was learned that could be kept
+        return model, result
+
+    def leave_out(self, number: int, name: str, training: TrainingConfig) -> LeftOut:
+        """Learn from all datasets but one, and ask that."""
+        model, result = self.learn(training, asked=number, without=number, name=name)
+        return LeftOut(result.best_epoch, self.ndcg(model, number))
+
+    @torch.no_grad()
+    def ndcg(self, model: Weave, catalogue: int) -> dict[float, float]:
+        """Return NDCG@10 among the items of one catalogue, for each share of what the network makes of a history."""
+        of_it_B = self.catalogue_I.numpy()[self.joined.item_index[self.split.validation.target]] == catalogue
+        training = self.config.training
+        cases = self.split.validation.rows(of_it_B).sample(training.validation_cases, training.seed)
+        weights = model.state_dict()
+        kept = {name: tensor.clone() for name, tensor in weights.items()}
+        found = {}
+        for share in SHARES:
+            model.quieten_network(share)
+            found[share] = _ndcg_within(model, self.joined, cases, self.catalogue_I == catalogue)
+            model.load_state_dict(kept)
+        return found
 
 
 def _checked(settings: Tables) -> tuple[PretrainingConfig, Tables]:
@@ -206,34 +327,23 @@ def _read(
     return ItemText(vectors_IE, [""] * len(vectors_IE), reads[-1]), config, fingerprint
 
 
-def _asked(dataset: Dataset, split: Split, catalogue_I: torch.Tensor, config: RunConfig) -> dict[int, Cases]:
-    """Part what validation asks by catalogue, and leave some of it out where that is much."""
-    catalogue_B = catalogue_I.numpy()[dataset.item_index[split.validation.target]]
-    most = max(1, config.training.validation_cases // int(catalogue_I.max()))
-    return {
-        int(number): split.validation.rows(catalogue_B == number).sample(most, config.training.seed)
-        for number in np.unique(catalogue_B)
-    }
-
-
 @torch.no_grad()
-def _ndcg_within(model: Weave, dataset: Dataset, asked: Mapping[int, Cases], catalogue_I: torch.Tensor) -> float:
-    """Return the mean over datasets of NDCG@10 among the items of the dataset's own catalogue."""
+def _ndcg_within(model: Weave, dataset: Dataset, cases: Cases, is_there_I: torch.Tensor) -> float:
+    """Return NDCG@10 of lists that hold some items alone."""
+    if len(cases) == 0:
+        return 0.0
     scorer = model.eval().scorer()
-    means = []
-    for catalogue, cases in asked.items():
-        ranks = []
-        for begin in range(0, len(cases), CASES_AT_ONCE):
-            some = cases.rows(np.arange(begin, min(begin + CASES_AT_ONCE, len(cases))))
-            histories = gather(dataset, some.history_start, some.history_end, model.max_length)
-            score_BI = scorer(histories).cpu()
-            score_BI[:, catalogue_I != catalogue] = -torch.inf
-            score_BI[*map(torch.from_numpy, histories.seen())] = -torch.inf
-            target_B1 = torch.from_numpy(dataset.item_index[some.target]).long()[:, None]
-            target_score_B1 = score_BI.gather(1, target_B1)
-            # Equal scores go by the item's index, as in every list.
-            is_before_BI = (score_BI == target_score_B1) & (torch.arange(score_BI.shape[1]) < target_B1)
-            ranks.append(((score_BI > target_score_B1) | is_before_BI).sum(dim=1))
-        rank_B = torch.cat(ranks)
-        means.append(torch.where(rank_B < CUTOFF, 1 / torch.log2(rank_B + 2.0), 0.0).mean())
-    return float(torch.stack(means).mean())
+    ranks = []
+    for begin in range(0, len(cases), CASES_AT_ONCE):
+        some = cases.rows(np.arange(begin, min(begin + CASES_AT_ONCE, len(cases))))
+        histories = gather(dataset, some.history_start, some.history_end, model.max_length)
+        score_BI = scorer(histories).cpu()
+        score_BI[:, ~is_there_I] = -torch.inf
+        score_BI[*map(torch.from_numpy, histories.seen())] = -torch.inf
+        target_B1 = torch.from_numpy(dataset.item_index[some.target]).long()[:, None]
+        target_score_B1 = score_BI.gather(1, target_B1)
+        # Equal scores go by the item's index, as in every list.
+        is_before_BI = (score_BI == target_score_B1) & (torch.arange(score_BI.shape[1]) < target_B1)
+        ranks.append(((score_BI > target_score_B1) | is_before_BI).sum(dim=1))
+    rank_B = torch.cat(ranks)
+    return float(torch.where(rank_B < CUTOFF, 1 / torch.log2(rank_B + 2.0), 0.0).mean())

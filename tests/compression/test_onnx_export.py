@@ -41,8 +41,12 @@ def test_a_graph_answers_as_its_model_does(network, shop, fitted, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"fusion": "separate"}, {"similarity": "dot", "num_layers": 2, "request": False, "popularity": False}],
-    ids=["two towers", "dot product, no request"],
+    [
+        {"fusion": "separate"},
+        {"similarity": "dot", "num_layers": 2, "request": False, "popularity": False},
+        {"half_life": 2.0},
+    ],
+    ids=["two towers", "dot product, no request", "several recent events"],
 )
 def test_other_shapes_of_the_model_are_answered_alike(options, shop, fitted, tmp_path):
     assert export_onnx(fitted(shop, **options), tmp_path / "export").largest_difference < 1e-4

@@ -16,7 +16,7 @@ from tests.conftest import fake_text
 def test_every_network_reads_what_is_shared_once(cycle_dataset, network, length):
     torch.manual_seed(0)
     weave = MODELS["weave"]
-    layers = {"num_layers": 2, "fusion": "separate"}
+    layers = {"num_layers": 2, "fusion": "separate", "half_life": 1.5}
     config = weave.Config(network=network, embedding_dim=16, hidden_dim=16, max_length=6, **layers)
     model = weave(config, cycle_dataset, fake_text(cycle_dataset)).eval()
     offsets = cycle_dataset.user_offsets

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from recloom.cli.console import ShownProgress, console, messages, parse_duration
 from recloom.cli.join import named_datasets
 from recloom.config import parse_settings
+from recloom.pretraining import SHARES
 from recloom.pretraining import pretrain as pretrain_on
-from recloom.training import remove_checkpoint
 
 
 def pretrain(
@@ -34,15 +35,19 @@ def pretrain(
         tables.setdefault(table, {}).update({name: value for name, value in values.items() if value is not None})
     checkpoint = out.with_name(f".{out.name}.checkpoint")
     with ShownProgress() as progress:
-        result = pretrain_on(named_datasets(datasets), out, settings=tables, checkpoint=checkpoint, progress=progress)
-    remove_checkpoint(checkpoint)
+        done = pretrain_on(named_datasets(datasets), out, settings=tables, checkpoint=checkpoint, progress=progress)
     size = sum(path.stat().st_size for path in out.iterdir())
-    if result.stopped == "interrupted":
+    if done.result.stopped == "interrupted":
         messages.print("warning: interrupted; the best so far was kept", soft_wrap=True)
-    best = f"best epoch {result.best_epoch} of {len(result.curve)}, stopped by {result.stopped}"
+    if done.left_out:
+        shown = Table("left out", "best epoch", *(f"network at {share:g}" for share in SHARES), title="NDCG@10")
+        for name, tried in done.left_out.items():
+            shown.add_row(name, str(tried.best_epoch), *(f"{value:.4f}" for value in tried.ndcg_at_10.values()))
+        console.print(shown)
     console.print(
-        f"Pretrained on {len(datasets)} datasets; {best}; validation NDCG@10 {result.best_validation or 0:.4f},"
-        f" the mean over the datasets.\nWrote {out} ({size / 1e6:.1f} MB). Next: recloom fit DATASET --pretrained {out}"
-        " --out MODEL",
+        f"Pretrained on {len(datasets)} dataset{'s' * (len(datasets) > 1)} for {len(done.result.curve)} epochs, the"
+        f" network at {done.network_share:g}; NDCG@10 {done.result.best_validation or 0:.4f},"
+        f" {'the mean over those left out' if done.left_out else 'on validation'}.\nWrote {out} ({size / 1e6:.1f} MB)."
+        f" Next: recloom fit DATASET --pretrained {out} --out MODEL",
         soft_wrap=True,
     )

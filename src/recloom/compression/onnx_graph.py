@@ -224,7 +224,7 @@ class TowerGraph(nn.Module):
             is_event_BL = functional.pad(is_event_BL, (0, 1)) | is_guessed_BL
             event_BLD = torch.where(is_guessed_BL[..., None], self.tower.mask, event_BLD)
         read_BLH = self.network(self.tower.to_network(event_BLD), is_event_BL, timestamp_BL)
-        state_BD = _step(event_BLD, last_B1) + self.tower.from_network(_step(read_BLH, last_B1))
+        state_BD = _step(self.tower.recent(event_BLD), last_B1) + self.tower.from_network(_step(read_BLH, last_B1))
         if self.request is not None:
             scale_BD, shift_BD = self.request(requests, user_index_B).chunk(2, dim=-1)
             state_BD = state_BD * (1 + scale_BD) + shift_BD

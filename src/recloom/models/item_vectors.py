@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from recloom.dataset import PADDING_INDEX
 from recloom.models.dealt_table import DealtTable, Route, own_rows
-from recloom.models.text_features import Whitening
+from recloom.models.text_features import Whitening, evening
 from recloom.workers import ALONE, Workers
 
 Fusion = Literal["id", "text", "sum", "gated", "concat", "init"]
@@ -90,6 +90,8 @@ class ItemVectors(nn.Module):
         self.fusion: Fusion = fusion if text_IE is not None else "id"
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
         self.others = nn.ModuleList()
+        self.catalogue_I: Tensor | None = None
+        """Which of several catalogues each item is of, where the texts of each are evened out by themselves."""
         self._workers = ALONE
         self.register_buffer("seen_I", torch.zeros(num_items + 1, dtype=torch.bool))
         id_width = width - width // 2 if self.fusion == "concat" else width
@@ -160,9 +162,9 @@ class ItemVectors(nn.Module):
 
     @torch.no_grad()
     def begin_with(self, projection_EF: Tensor) -> None:
-        """Begin where text alone places each item, whitened by directions that were learned elsewhere.
+        """Begin where text alone places each item, along directions that were learned elsewhere.
 
-        The centre is that of the whole catalogue: there may be no training data to take it from.
+        Texts are evened out over the whole catalogue: there may be no training data to do it by.
         """
         self.whitening.begin_with(projection_EF, self._text_IE[self._text_IE.abs().amax(dim=1) > 0])
         for other in modalities(self.others):
@@ -305,6 +307,12 @@ def _rows_of(table_IF: Tensor, rows_N: Tensor, route: Route | None) -> Tensor:
 def _whiten_text(items: ItemVectors, _: object = None) -> None:
     """Compute the features of every item once, after the whitening was fitted or loaded."""
     items.text_IF = items.whitening(own_rows(items._text_IE, items._workers).to(items.whitening.mean_E))
+    if items.catalogue_I is not None:
+        has_text_I = items.text_IF.abs().amax(dim=1) > 0
+        for catalogue in items.catalogue_I.unique():
+            rows_I = has_text_I & (items.catalogue_I == catalogue)
+            mean_F, evening_FF = evening(items.text_IF[rows_I])
+            items.text_IF[rows_I] = (items.text_IF[rows_I] - mean_F) @ evening_FF
     if items.others:
         items.others_IF = items._features(
             [own_rows(other._vectors_IE, items._workers) for other in modalities(items.others)]

@@ -16,7 +16,7 @@ from recloom.errors import ArtifactError, ConfigError
 from recloom.files import CHECKSUMS, damaged_file, file_digest, recover, replacing, write_checksums
 from recloom.version import __version__
 
-KIND, FORMAT_VERSION = "recloom-pretrained", 1
+KIND, FORMAT_VERSION = "recloom-pretrained", 2
 WEIGHTS = "pretrained.safetensors"
 REQUIRED_FILES = ("config.toml", "metrics.json", WEIGHTS, CHECKSUMS)
 SHAPES = (
@@ -27,6 +27,7 @@ SHAPES = (
     "num_heads",
     "text_dim",
     "max_length",
+    "half_life",
     "similarity",
     "temperature",
 )

@@ -4,6 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+EVENNESS = 0.75
+"""How far the directions of a catalogue are evened out: 0 leaves their variances, 1 makes them all the same."""
+
 
 class Whitening(nn.Module):
     """Centre embeddings, turn them onto their principal directions and scale each to unit variance.
@@ -28,30 +31,50 @@ class Whitening(nn.Module):
         """Learn the transform from embeddings, of which none is all zero; from none at all, features are zero."""
         if len(embeddings_NE) == 0:
             return
-        feature_dim = self.feature_dim
         self.mean_E = embeddings_NE.mean(dim=0)
-        centred_NE = (embeddings_NE - self.mean_E).double()
-        covariance_EE = centred_NE.T @ centred_NE / max(1, len(centred_NE) - 1)
-        # numpy's, because torch 2.13's solver now and then gives up on a covariance of a handful of items.
-        variance_E, direction_EE = map(torch.from_numpy, np.linalg.eigh(covariance_EE.numpy()))
-        variance_F, direction_EF = variance_E.flip(0)[:feature_dim], direction_EE.flip(1)[:, :feature_dim]
-        # From few items the variances are guesses, and evening them out would make all items equally unlike: the
-        # fewer items, the more each direction keeps its length (shrinkage towards the mean variance).
-        trust = len(centred_NE) / (len(centred_NE) + feature_dim)
-        variance_F = trust * variance_F + (1 - trust) * variance_F.mean()
+        direction_EF, variance_F = _principal((embeddings_NE - self.mean_E).double(), self.feature_dim)
         self.projection_EF = (direction_EF * variance_F.clamp_min(1e-12).rsqrt()).float()
 
     def begin_with(self, projection_EF: Tensor, embeddings_NE: Tensor) -> None:
-        """Take over directions that were learned elsewhere, and centre on these embeddings, none of them all zero.
+        """Take over directions that were learned elsewhere, on catalogues that were evened out as this one is.
 
-        What texts of one catalogue have in common differs from that of another, and says nothing about which of them
-        somebody takes; centred on its own mean, each catalogue lies around the same point.
+        Args:
+            projection_EF: From embeddings to features.
+            embeddings_NE: Of this catalogue, none of them all zero.
         """
-        self.projection_EF = projection_EF.clone()
-        if len(embeddings_NE):
-            self.mean_E = embeddings_NE.mean(dim=0)
+        self.mean_E = embeddings_NE.mean(dim=0) if len(embeddings_NE) else self.mean_E
+        _, evening_FF = evening((embeddings_NE - self.mean_E) @ projection_EF)
+        self.projection_EF = projection_EF @ evening_FF
 
     def forward(self, embeddings_NE: Tensor) -> Tensor:
         """Return features of shape (N, F); all zero for an item without text."""
         has_text_N1 = embeddings_NE.abs().amax(dim=1, keepdim=True) > 0
         return ((embeddings_NE - self.mean_E) @ self.projection_EF) * has_text_N1
+
+
+def evening(features_NF: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of a catalogue's features, and the matrix that evens out what they are around it.
+
+    What texts of one catalogue have in common, and along which directions they differ most, says little about which of
+    them somebody takes, and is another thing in each catalogue. Without it all catalogues lie in the same space,
+    so that what is learned in one is of use in the other. Directions are stretched where they are and not turned.
+
+    Args:
+        features_NF: Of items that have text.
+    """
+    mean_F = features_NF.mean(dim=0) if len(features_NF) else features_NF.new_zeros(features_NF.shape[1])
+    direction_FF, variance_F = _principal((features_NF - mean_F).double(), features_NF.shape[1])
+    evening_FF = direction_FF * variance_F.clamp_min(1e-12) ** (-EVENNESS / 2) @ direction_FF.T
+    return mean_F, evening_FF.float()
+
+
+def _principal(centred_NE: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the strongest directions of embeddings and the variance along each, shapes (E, count) and (count,)."""
+    covariance_EE = centred_NE.T @ centred_NE / max(1, len(centred_NE) - 1)
+    # numpy's, because torch 2.13's solver now and then gives up on a covariance of a handful of items.
+    variance_E, direction_EE = map(torch.from_numpy, np.linalg.eigh(covariance_EE.numpy()))
+    variance_F, direction_EF = variance_E.flip(0)[:count], direction_EE.flip(1)[:, :count]
+    # From few items the variances are guesses, and evening them out would make all items equally unlike: the
+    # fewer items, the more each direction keeps its length (shrinkage towards the mean variance).
+    trust = len(centred_NE) / (len(centred_NE) + count)
+    return direction_EF, trust * variance_F + (1 - trust) * variance_F.mean()

@@ -81,6 +81,9 @@ class WeaveConfig:
     """Directions of the text embedding that are used, the strongest first; as many of a picture's."""
     max_length: int = 50
     """Interactions of a history that are read, the newest ones."""
+    half_life: float = 0.0
+    """After so many later events an earlier one counts half in what the network's reading is added to. 0: the last
+    event alone counts."""
     dropout: float = 0.4
     """Share of values set to zero in training."""
     id_dropout: float = 0.1
@@ -128,7 +131,7 @@ class WeaveConfig:
         for name in ("dropout", "id_dropout", "modality_dropout", "request_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it has to lie in [0, 1)")
-        for name in ("behavior_loss", "time_loss"):
+        for name in ("behavior_loss", "time_loss", "half_life"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it cannot be negative")
         if self.temperature <= 0:
@@ -450,8 +453,20 @@ class Weave(TrainedModel, VectorModel):
         """
         self._catalogue_I = catalogue_I
         for tower in self._towers:
+            assert isinstance(tower.items, ItemVectors)
+            tower.items.catalogue_I = catalogue_I
+            # Turned and not distorted, at the scale of a linear map that begins at random: texts are alike as they are.
+            nn.init.orthogonal_(tower.items.from_text.weight, gain=3**-0.5)
+            nn.init.zeros_(tower.from_network.bias)
             nn.init.zeros_(tower.to_query.bias)
             tower.to_query.requires_grad_(False)
+
+    @torch.no_grad()
+    def quieten_network(self, share: float) -> None:
+        """Let a share of what the network makes of a history be added to what was recent; 0 leaves that alone."""
+        for tower in self._towers:
+            tower.from_network.weight *= share
+            tower.from_network.bias *= share
 
     def loss(self, histories: Histories) -> Tensor:
         if self.is_coded:
@@ -517,7 +532,7 @@ class Tower(nn.Module):
             part.load_state_dict({key: pretrained.tensors[f"{name}.{key}"] for key in part.state_dict()})
 
     def _carried_parts(self) -> dict[str, nn.Module]:
-        # Not the map to queries, which stays where it begins, at what was last: what it learns is the taste of one
+        # Not the map to queries, which stays where it begins, at what was recent: what it learns is the taste of one
         # public, and misleads about another's (benchmarks/transfer.md).
         assert isinstance(self.items, ItemVectors)
         return {
@@ -570,7 +585,7 @@ class Tower(nn.Module):
             read_BH = self.network.branches(trunk_1PH, branch_BSH, timestamp_BL)[rows_B, last_B - num_shared]
         else:
             read_BH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)[rows_B, last_B]
-        state_BD = self._state(event_BLD[rows_B, last_B], read_BH)
+        state_BD = self._state(self.recent(event_BLD)[rows_B, last_B], read_BH)
         return self._query(state_BD, requests_of(histories))
 
     def step_queries(self, histories: Histories) -> Tensor:
@@ -655,11 +670,20 @@ class Tower(nn.Module):
 
     def _states(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
         """Return the state after each step, shape (B, L, D)."""
-        return self._state(event_BLD, self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL))
+        return self._state(self.recent(event_BLD), self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL))
 
-    def _state(self, event_ND: Tensor, read_NH: Tensor) -> Tensor:
-        """Add what the network makes of the events up to some steps to the event there, shape (..., D)."""
-        return event_ND + self.from_network(self.dropout(read_NH))
+    def recent(self, event_BLD: Tensor) -> Tensor:
+        """Return for each step the mean of the events up to it, later ones weighing more; shape (B, L, D)."""
+        if not self.config.half_life:
+            return event_BLD
+        step_L = torch.arange(event_BLD.shape[1], device=event_BLD.device)
+        steps_back_LL = step_L[:, None] - step_L
+        weight_LL = torch.where(steps_back_LL < 0, 0.0, 0.5 ** (steps_back_LL / self.config.half_life))
+        return (weight_LL / weight_LL.sum(dim=1, keepdim=True)).to(event_BLD) @ event_BLD
+
+    def _state(self, recent_ND: Tensor, read_NH: Tensor) -> Tensor:
+        """Add what the network makes of the events up to some steps to the recent ones, shape (..., D)."""
+        return recent_ND + self.from_network(self.dropout(read_NH))
 
     def _requests_for(self, events: Moments, asked_BL: Tensor) -> Moments:
         """Return the circumstances of the targets, a share of them unknown, in arrays of shape (N,)."""
