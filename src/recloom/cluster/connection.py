@@ -101,6 +101,8 @@ def import_ray() -> Any:
         raise MissingExtraError("ray", "--ray") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told in one sentence, by `connected`
+    # Tracebacks that nodes send to whoever is connected, log_to_driver or not.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -267,15 +269,19 @@ def explained(error: BaseException) -> RecloomError:
         if isinstance(one, RecloomError) and not hasattr(one, "cause"):
             return one
     names = {type(one).__name__ for one in chain}
+    # Of what a worker raised, Ray often keeps no more than the traceback, as text.
+    told = "\n".join([*names, *map(str, chain)])
     again = "; what was finished is kept: give the same command again"
-    if names & {"ObjectStoreFullError", "OutOfDiskError"}:
+    if "ObjectStoreFullError" in told or "OutOfDiskError" in told:
         return RecloomError(
             f"the object store of the Ray cluster is full and so is the disk it spills to{again} with more room"
             " (ray start --object-store-memory, or space under /tmp/ray)"
         )
     if "OutOfMemoryError" in names:
         return RecloomError(f"a node of the Ray cluster ran out of memory{again} with more memory or fewer CPUs a node")
-    return RecloomError(f"the Ray cluster failed ({_first_line(chain[-1])}){again}")
+    raised, is_traceback, _ = told.partition("\n\nThe above exception was the direct cause")
+    what = raised.splitlines()[-1] if is_traceback else _first_line(next(filter(str, reversed(chain)), error))
+    return RecloomError(f"the Ray cluster failed ({what}){again}")
 
 
 def _first_line(error: BaseException) -> str:
