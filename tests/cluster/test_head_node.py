@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -16,7 +17,8 @@ from recloom.cluster import connection
 from recloom.dataset import Dataset
 from recloom.events import Synthetic, write_synthetic
 from recloom.recommender import Recommender
-from tests.cluster.conftest import add_node
+from tests.cluster.conftest import add_node, epochs_in
+from tests.cluster.test_ray_training import SETTINGS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
@@ -128,3 +130,29 @@ def test_files_of_a_log_that_were_read_are_not_read_again(one_worker, tmp_path):
     assert Dataset.open(tmp_path / "there").fingerprint == once.fingerprint
     assert (tmp_path / "there" / "rejects.csv").read_text().splitlines().count("kept") == len(kept)
     assert not work.exists()
+
+
+def test_training_goes_on_after_the_last_epoch_that_was_finished(one_worker, cycle_dataset, tmp_path):
+    Dataset.from_files(tmp_path / "log.csv", tmp_path / "items.csv", out=tmp_path / "dataset")
+    epochs = 15
+    settings = SETTINGS | {"training": {**SETTINGS["training"], "epochs": epochs, "patience": epochs}}
+    words = ["fit", tmp_path / "dataset", "--out", tmp_path / "model"]
+    for table, values in settings.items():
+        for name, value in values.items():
+            words += ["--set", f"{table}.{name}={value}"]
+    checkpoint = tmp_path / ".model.checkpoint"
+
+    one_worker.lose(words, lambda: len(epochs_in(checkpoint)) >= 2)
+    kept = epochs_in(checkpoint)
+    assert 2 <= len(kept) < epochs
+    assert not (tmp_path / "model").exists()
+
+    one_worker.finish(words)
+    fitted = Recommender.load(tmp_path / "model")
+    assert fitted.run.curve[: len(kept)] == kept  # to the second at which each ended
+    assert [epoch["epoch"] for epoch in fitted.run.curve] == list(range(1, epochs + 1))
+    assert not list(tmp_path.glob(".model*"))
+    here = Recommender.fit(cycle_dataset, settings=settings)
+    assert fitted.run.best_epoch == here.run.best_epoch
+    for name, tensor in here.model.state_dict().items():
+        torch.testing.assert_close(fitted.model.state_dict()[name].double(), tensor.double(), atol=1e-3, rtol=1e-2)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SECONDS_TO_LOOK = 60.0
 """How long a node may take to say which recloom it has: it starts a process and imports everything."""
 SECONDS_BETWEEN_LOOKS = 5.0
 MISSED_LOOKS = 3
+SECONDS_TO_END = 2.0
+"""How long the processes of a node take to end, one after the other."""
 ATTEMPTS_TO_START = 6
 SPARE_CPUS = 2
 """A new cluster says it has so many CPUs more than there are: those who only wait for others take one too."""
@@ -70,13 +73,14 @@ def connected(address: str) -> Iterator[Joined]:
     ray = import_ray()
     was_connected = ray.is_initialized()
     is_new = False if was_connected else _join(ray, address)
+    head = ray.get_runtime_context().gcs_address
     stop = threading.Event()
     try:
-        joined = _look(ray, is_new)
-        threading.Thread(target=watch, args=(joined.address, stop), daemon=True).start()
-        yield joined
+        threading.Thread(target=watch, args=(head, stop), daemon=True).start()
+        yield _look(ray, is_new)
     except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:
-        raise explained(error) from None
+        time.sleep(SECONDS_TO_END)  # who waits for a worker on the head node may hear of its end first
+        raise (explained(error) if _answers(head) else _lost(head)) from None
     finally:
         stop.set()
         if not was_connected:
@@ -238,23 +242,29 @@ def _look(ray: Any, is_new: bool) -> Joined:
 
 def watch(address: str, stop: threading.Event) -> None:
     """End the process when the head node has not answered several times."""
-    host, _, port = address.rpartition(":")
     missed = 0
     while missed < MISSED_LOOKS:
         if stop.wait(SECONDS_BETWEEN_LOOKS):
             return
-        try:
-            _knock(host.strip("[]"), int(port))
-            missed = 0
-        except OSError:
-            missed += 1
-    print(
-        f"recloom: the head node of the Ray cluster at {address} is lost; what was finished is kept, start the cluster"
-        " and give the same command again",
-        file=sys.stderr,
-        flush=True,
-    )
+        missed = 0 if _answers(address) else missed + 1
+    print(f"recloom: {_lost(address)}", file=sys.stderr, flush=True)
     os._exit(1)  # every other thread may be inside Ray, which waits for the head node
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _knock(host.strip("[]"), int(port))
+    except OSError:
+        return False
+    return True
+
+
+def _lost(address: str) -> RecloomError:
+    return RecloomError(
+        f"the head node of the Ray cluster at {address} is lost; what was finished is kept, start the cluster and give"
+        " the same command again"
+    )
 
 
 def explained(error: BaseException) -> RecloomError:
