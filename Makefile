@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-# Two nodes of a Ray cluster on this machine, one of which is lost: minutes, and nothing else should run.
+# Ray clusters on this machine that grow, are full and lose nodes: a quarter of an hour, and nothing else should run.
 test-cluster: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 0 -m cluster tests/cluster
 

@@ -1,9 +1,11 @@
+import json
 import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from safetensors import safe_open
 
 
 @pytest.fixture
@@ -68,3 +70,11 @@ def add_node(cluster, **options):
     # Fewer processes start sooner.
     options = {"object_store_memory": 150 * 2**20, "include_log_monitor": False, "no_monitor": True, **options}
     return connection.patiently(lambda: cluster.add_node(**options))
+
+
+def epochs_in(checkpoint):
+    """Return the epochs that a run has done, as its checkpoint tells of them."""
+    if not checkpoint.exists():
+        return []
+    with safe_open(checkpoint, framework="pt") as file:
+        return json.loads(file.metadata()["state"])["curve"]

@@ -73,9 +73,35 @@ def test_a_full_object_store_is_one_sentence_that_says_what_to_do():
     assert "\n" not in str(explained)
 
 
+AS_TEXT = """ray::Map()
+  File "tasks.py", line 7, in call
+{raised}
+
+The above exception was the direct cause of the following exception:
+
+ray::Map()
+ray.exceptions.UserCodeException: UDF failed to process a data block."""
+
+
+def test_a_full_object_store_is_found_where_ray_tells_of_it_in_a_text_only():
+    error = RuntimeError(AS_TEXT.format(raised="ray.exceptions.OutOfDiskError: ('00ff', b'')\nUse `df`"))
+    error.__cause__ = RuntimeError()
+    assert "the object store of the Ray cluster is full" in str(connection.explained(error))
+
+
 def test_anything_else_is_one_sentence_too():
     explained = connection.explained(WrappedError(OSError("connection lost\nmore")))
     assert str(explained).startswith("the Ray cluster failed (OSError: connection lost); what was finished is kept")
+
+
+def test_what_a_worker_raised_is_named_where_ray_tells_of_it_in_a_text_only():
+    explained = connection.explained(WrappedError(RuntimeError(AS_TEXT.format(raised="ValueError: no such column"))))
+    assert str(explained).startswith("the Ray cluster failed (ValueError: no such column); what was finished is kept")
+
+
+def test_an_error_that_says_nothing_is_not_what_is_told():
+    explained = connection.explained(WrappedError(RuntimeError()))
+    assert str(explained).startswith("the Ray cluster failed (WrappedError: a traceback); what was finished is kept")
 
 
 def test_a_lost_head_node_ends_the_process_with_a_sentence(monkeypatch, capsys):

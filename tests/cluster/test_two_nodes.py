@@ -142,6 +142,19 @@ def test_what_a_worker_finds_wrong_is_said_in_its_own_words(two_nodes, synthetic
     assert not (tmp_path / "dataset").exists()
 
 
+def test_a_disk_that_a_worker_cannot_write_to_is_said_as_on_one_machine(two_nodes):
+    def write(job):
+        raise OSError(28, "No space left on device", "part-00000.parquet")
+
+    with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: 'part-00000.parquet'$"):
+        list(spread([0], write))
+
+
+def test_an_error_may_be_a_result(two_nodes):
+    ((place, result),) = spread([0], lambda job: DataError("for whoever asked to judge"))
+    assert (place, str(result)) == (0, "for whoever asked to judge")
+
+
 def test_a_node_with_another_recloom_is_refused(two_nodes, monkeypatch):
     monkeypatch.setattr(connection, "__version__", "9.9")
     refused = pytest.raises(ConfigError, match=r"has recloom \d.*, and this is recloom 9.9; install the same one")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SECONDS_TO_LOOK = 60.0
 """How long a node may take to say which recloom it has: it starts a process and imports everything."""
 SECONDS_BETWEEN_LOOKS = 5.0
 MISSED_LOOKS = 3
+SECONDS_TO_END = 2.0
+"""How long the processes of a node take to end, one after the other."""
 ATTEMPTS_TO_START = 6
 SPARE_CPUS = 2
 """A new cluster says it has so many CPUs more than there are: those who only wait for others take one too."""
@@ -70,13 +73,14 @@ def connected(address: str) -> Iterator[Joined]:
     ray = import_ray()
     was_connected = ray.is_initialized()
     is_new = False if was_connected else _join(ray, address)
+    head = ray.get_runtime_context().gcs_address
     stop = threading.Event()
     try:
-        joined = _look(ray, is_new)
-        threading.Thread(target=watch, args=(joined.address, stop), daemon=True).start()
-        yield joined
+        threading.Thread(target=watch, args=(head, stop), daemon=True).start()
+        yield _look(ray, is_new)
     except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:
-        raise explained(error) from None
+        time.sleep(SECONDS_TO_END)  # who waits for a worker on the head node may hear of its end first
+        raise (explained(error) if _answers(head) else _lost(head)) from None
     finally:
         stop.set()
         if not was_connected:
@@ -101,6 +105,8 @@ def import_ray() -> Any:
         raise MissingExtraError("ray", "--ray") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told in one sentence, by `connected`
+    # Tracebacks that nodes send to whoever is connected, log_to_driver or not.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -236,23 +242,29 @@ def _look(ray: Any, is_new: bool) -> Joined:
 
 def watch(address: str, stop: threading.Event) -> None:
     """End the process when the head node has not answered several times."""
-    host, _, port = address.rpartition(":")
     missed = 0
     while missed < MISSED_LOOKS:
         if stop.wait(SECONDS_BETWEEN_LOOKS):
             return
-        try:
-            _knock(host.strip("[]"), int(port))
-            missed = 0
-        except OSError:
-            missed += 1
-    print(
-        f"recloom: the head node of the Ray cluster at {address} is lost; what was finished is kept, start the cluster"
-        " and give the same command again",
-        file=sys.stderr,
-        flush=True,
-    )
+        missed = 0 if _answers(address) else missed + 1
+    print(f"recloom: {_lost(address)}", file=sys.stderr, flush=True)
     os._exit(1)  # every other thread may be inside Ray, which waits for the head node
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _knock(host.strip("[]"), int(port))
+    except OSError:
+        return False
+    return True
+
+
+def _lost(address: str) -> RecloomError:
+    return RecloomError(
+        f"the head node of the Ray cluster at {address} is lost; what was finished is kept, start the cluster and give"
+        " the same command again"
+    )
 
 
 def explained(error: BaseException) -> RecloomError:
@@ -267,15 +279,19 @@ def explained(error: BaseException) -> RecloomError:
         if isinstance(one, RecloomError) and not hasattr(one, "cause"):
             return one
     names = {type(one).__name__ for one in chain}
+    # Of what a worker raised, Ray often keeps no more than the traceback, as text.
+    told = "\n".join([*names, *map(str, chain)])
     again = "; what was finished is kept: give the same command again"
-    if names & {"ObjectStoreFullError", "OutOfDiskError"}:
+    if "ObjectStoreFullError" in told or "OutOfDiskError" in told:
         return RecloomError(
             f"the object store of the Ray cluster is full and so is the disk it spills to{again} with more room"
             " (ray start --object-store-memory, or space under /tmp/ray)"
         )
     if "OutOfMemoryError" in names:
         return RecloomError(f"a node of the Ray cluster ran out of memory{again} with more memory or fewer CPUs a node")
-    return RecloomError(f"the Ray cluster failed ({_first_line(chain[-1])}){again}")
+    raised, is_traceback, _ = told.partition("\n\nThe above exception was the direct cause")
+    what = raised.splitlines()[-1] if is_traceback else _first_line(next(filter(str, reversed(chain)), error))
+    return RecloomError(f"the Ray cluster failed ({what}){again}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -36,7 +36,7 @@ def spread(
         The place of a job and its result, in the order in which they are done.
 
     Raises:
-        RecloomError: What the function raised, from the first job that failed.
+        RecloomError, OSError: What the function raised, from the first job that failed.
     """
     import ray
     from ray.data import ActorPoolStrategy
@@ -63,7 +63,7 @@ def spread(
         )
     for number, row in enumerate(done.iter_rows(), start=1):
         outcome = pickle.loads(row["outcome"])
-        if isinstance(outcome, RecloomError):
+        if row["is_error"]:
             raise outcome
         if progress:
             progress(number, len(jobs))
@@ -72,11 +72,12 @@ def spread(
 
 def _answered(row: dict[str, Any], call: Callable[[Any], Any]) -> dict[str, Any]:
     # An error that travels as a result keeps its own words; Ray would wrap it in a traceback and repeat the job.
+    outcome, is_error = None, False
     try:
         outcome = call(pickle.loads(row["job"]))
-    except RecloomError as error:
-        outcome = error
-    return {"place": row["place"], "outcome": pickle.dumps(outcome)}
+    except (RecloomError, OSError) as error:
+        outcome, is_error = error, True
+    return {"place": row["place"], "outcome": pickle.dumps(outcome), "is_error": is_error}
 
 
 def _call_once(row: dict[str, Any], function: Callable[..., Any], arguments: Any) -> dict[str, Any]:
@@ -91,10 +92,10 @@ class _Loaded:
 
     def __init__(self, function: Callable[..., Any], loaded: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._function, self._arguments = function, arguments
-        self._error: RecloomError | None = None
+        self._error: RecloomError | OSError | None = None
         try:
             self._held = loaded(*arguments)
-        except RecloomError as error:  # Ray would start the worker again and again
+        except (RecloomError, OSError) as error:  # Ray would start the worker again and again
             self._error = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
