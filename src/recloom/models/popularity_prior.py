@@ -21,8 +21,8 @@ LAST_EVENTS = 5
 """Interactions that tell how soon somebody takes what is new."""
 SMOOTHING = 1.0
 """How often an item counts as taken in a window beforehand, spread by what was taken in the next longer one."""
-STEPS = 25
-"""Steps of the optimiser that finds the weights; what it still finds afterwards is a hundredth of what it has found."""
+STEPS = 40
+"""Steps of the optimiser that finds the weights; it is there long before."""
 CASES_AT_ONCE = 64
 """Validation cases whose scores are weighed together, so that memory is not that of all, several times over."""
 PENALTY = 2.0
