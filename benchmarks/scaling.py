@@ -132,6 +132,22 @@ def encode(millions: float, folder: Path) -> None:
     say(bytes=size_of(folder / "dataset" / "embeddings.h5"), texts=len(texts))
 
 
+def train(millions: float, folder: Path) -> None:
+    from recloom import Recommender
+    from recloom.dataset import Dataset
+
+    # An epoch and what is done once for each item; no text is read, and co-occurrence is not counted.
+    training = {"epochs": 1, "refit": False, "validation_cases": 200}
+    model = {"warm_start": False, "popularity": False}
+    dataset = Dataset.open(folder / "dataset")
+    begin()
+    fitted = Recommender.fit(
+        dataset, "weave", settings={"encoder": {"name": "none"}, "model": model, "training": training}
+    )
+    fitted.save(folder / "trained")
+    say(bytes=size_of(folder / "trained" / "model.safetensors"), epoch_seconds=round(fitted.run.curve[0].seconds, 1))
+
+
 def recommend(millions: float, folder: Path) -> None:
     from recloom.bulk import Asked, answer_part, write_lists
     from recloom.dataset import Dataset
@@ -156,7 +172,7 @@ def recommend(millions: float, folder: Path) -> None:
 
 RUN = int(os.environ.get("RUN", "1"))
 """Which run the figures are of: only those of one are to be compared."""
-STAGES = {"generate": generate, "prepare": prepare, "encode": encode, "recommend": recommend}
+STAGES = {"generate": generate, "prepare": prepare, "encode": encode, "train": train, "recommend": recommend}
 STARTED = 0.0
 
 
@@ -219,7 +235,7 @@ def draw_panel(title: str, rows: list[dict[str, float]], key: str, scale: float,
     for value in (0.1, 1, 10, 100):
         shapes.append(f'<text x="{left - 6}" y="{y(value) + 4:.0f}" text-anchor="end">{value:g}</text>')
         shapes.append(f'<line x1="{left}" x2="{left + width}" y1="{y(value):.0f}" y2="{y(value):.0f}" stroke="#ddd"/>')
-    colours = dict(zip(STAGES, ("#1b6ca8", "#d95f02", "#2a9d4a", "#8a4fbe"), strict=True))
+    colours = dict(zip(STAGES, ("#1b6ca8", "#d95f02", "#2a9d4a", "#c2185b", "#8a4fbe"), strict=True))
     for stage, run in sorted({(row["stage"], row["run"]) for row in rows}):
         points = sorted(
             (row["millions"], row[key] / row.get("share", 1) / row["millions"] / scale)

@@ -215,7 +215,12 @@ def pair(options: argparse.Namespace) -> None:
     folder = options.out.with_suffix("")
     by_key = {(r["dataset"], r["label"], r.get("share"), r["seed"]): r for r in records}
     for (dataset, label, share, seed), record in by_key.items():
-        rival = {"pretrained": "alone", "with, both": "with, alone", "without, both": "without, alone"}.get(label)
+        rival = {
+            "pretrained": "alone",
+            "zero-shot, text only": "content",
+            "with, both": "with, alone",
+            "without, both": "without, alone",
+        }.get(label)
         other = by_key.get((dataset, rival, share, seed))
         if other is not None:
             first, second = (np.load(folder / one["values"]) for one in (record, other))

@@ -244,7 +244,7 @@ def test_a_model_that_cannot_go_on_says_so(dataset_of, news):
 
 @pytest.mark.parametrize(
     ("network", "fusion"),
-    [("gru", fusion) for fusion in ("id", "text", "gated", "concat", "init", "separate")]
+    [("gru", fusion) for fusion in ("id", "text", "gated", "concat", "init", "separate", "likeness")]
     + [(network, "sum") for network in ("lstm", "sasrec", "bert4rec", "hstu")],
 )
 def test_every_weave_goes_on(dataset_of, news, more_items, network, fusion):

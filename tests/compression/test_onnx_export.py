@@ -43,10 +43,11 @@ def test_a_graph_answers_as_its_model_does(network, shop, fitted, tmp_path):
     "options",
     [
         {"fusion": "separate"},
+        {"fusion": "likeness"},
         {"similarity": "dot", "num_layers": 2, "request": False, "popularity": False},
         {"half_life": 2.0},
     ],
-    ids=["two towers", "dot product, no request", "several recent events"],
+    ids=["two towers", "likeness", "dot product, no request", "several recent events"],
 )
 def test_other_shapes_of_the_model_are_answered_alike(options, shop, fitted, tmp_path):
     assert export_onnx(fitted(shop, **options), tmp_path / "export").largest_difference < 1e-4

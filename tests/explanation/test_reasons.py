@@ -40,7 +40,7 @@ def test_a_contribution_is_the_difference_of_two_lists(fitted, name):
         assert reason.contribution == pytest.approx(whole - score_of(recommender, without, "i6"), abs=2e-6)
 
 
-@pytest.mark.parametrize("fusion", ["sum", "gated", "concat", "id", "text", "init", "separate"])
+@pytest.mark.parametrize("fusion", ["sum", "gated", "concat", "id", "text", "init", "separate", "likeness"])
 def test_the_parts_add_up_to_the_score(fitted, fusion):
     recommender = fitted("weave", fusion=fusion)
     for item in ("i6", "new"):

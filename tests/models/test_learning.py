@@ -42,6 +42,7 @@ def next_items(model, dataset, histories):
         ("weave", {"fusion": "concat"}),
         ("weave", {"fusion": "init"}),
         ("weave", {"fusion": "separate"}),
+        ("weave", {"fusion": "likeness"}),
         ("weave", {"loss": "gbce", "similarity": "dot"}),
         ("weave", {"loss": "bpr"}),
         ("weave", {"sampling": "popularity", "num_negatives": 4}),

@@ -57,7 +57,7 @@ def scores(recommender, history, items=tuple(NEW_ITEMS)):
     return [by_item[item] for item in items]
 
 
-@pytest.mark.parametrize("fusion", ["sum", "text", "gated", "concat", "separate", "init"])
+@pytest.mark.parametrize("fusion", ["sum", "text", "gated", "concat", "separate", "init", "likeness"])
 def test_pictures_place_items_that_nobody_took(shop, fusion):
     fitted = Recommender.fit(shop, settings=settings(model={"fusion": fusion}))
     assert fitted.text.others[0].name == "image"
@@ -67,7 +67,7 @@ def test_pictures_place_items_that_nobody_took(shop, fusion):
         assert int(np.argmax(scores(fitted, history))) == number
 
 
-@pytest.mark.parametrize("fusion", ["sum", "gated", "concat", "separate"])
+@pytest.mark.parametrize("fusion", ["sum", "gated", "concat", "separate", "likeness"])
 def test_reasons_tell_a_picture_from_the_text(shop, fusion):
     fitted = Recommender.fit(shop, settings=settings(model={"fusion": fusion}))
     told = fitted.explain(NEW_RED, history=RED_HISTORY)

@@ -111,7 +111,7 @@ def test_two_workers_learn_what_one_does(cycle_dataset, together, monkeypatch, s
     np.testing.assert_array_equal(np.stack(their_lists), np.stack(lists))
 
 
-@pytest.mark.parametrize("fusion", ["id", "text", "gated", "concat", "separate"])
+@pytest.mark.parametrize("fusion", ["id", "text", "gated", "concat", "separate", "likeness"])
 def test_tables_can_be_dealt_out_whatever_they_are_woven_from(cycle_dataset, together, fusion):
     model, result, _ = trained(cycle_dataset, ALONE, fusion=fusion)
     tensors, _, _ = together(3, dataclasses.replace(CONFIG, shard_items=True), fusion=fusion)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from recloom.dataset.mapped_arrays import mapped
-from recloom.dataset.vocabulary import Vocabulary
+from recloom.dataset.vocabulary import PADDING_INDEX, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,20 @@ def encode_categories(column: pl.Series, first: Vocabulary | None = None) -> tup
     """
     # Polars numbers categories by first appearance, which depends on threads, and its numbers are
     # shared by every column: renumber through a small table rather than row by row.
-    distinct = column.unique().drop_nulls()
-    words = sorted(distinct.cast(pl.String).to_list())
-    if first is not None:
-        words = [*first.ids, *(word for word in words if word not in first)]
-    vocabulary = Vocabulary(words)
     if column.dtype != pl.Categorical:
         column = column.cast(pl.Categorical)
-        distinct = column.unique().drop_nulls()
-    codes = distinct.to_physical().to_numpy()
+    distinct = column.unique().drop_nulls()
+    words, codes = distinct.cast(pl.String), distinct.to_physical().to_numpy()
+    known_N = np.zeros(len(words), dtype=np.int32)
+    if first:
+        known_N = first.indices_of(words.to_list())
+    is_new_N = known_N == PADDING_INDEX
+    new, new_codes = words.filter(is_new_N), codes[is_new_N]
+    order = new.arg_sort().to_numpy()
+    vocabulary = Vocabulary([*(first.ids if first else ()), *new.gather(order).to_list()])
     index_by_code = np.zeros(int(codes.max()) + 1 if len(codes) else 1, dtype=np.int32)
-    index_by_code[codes] = vocabulary.indices_of(distinct.cast(pl.String).to_list())
+    index_by_code[codes] = known_N
+    index_by_code[new_codes[order]] = np.arange(len(vocabulary) - len(new) + 1, len(vocabulary) + 1)
     physical = column.to_physical()
     indices = index_by_code[physical.fill_null(0).to_numpy()]
     if physical.null_count():

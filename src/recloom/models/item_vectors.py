@@ -309,7 +309,7 @@ def _whiten_text(items: ItemVectors, _: object = None) -> None:
     items.text_IF = items.whitening(own_rows(items._text_IE, items._workers).to(items.whitening.mean_E))
     if items.catalogue_I is not None:
         has_text_I = items.text_IF.abs().amax(dim=1) > 0
-        for catalogue in items.catalogue_I.unique():
+        for catalogue in torch.unique(items.catalogue_I):
             rows_I = has_text_I & (items.catalogue_I == catalogue)
             mean_F, evening_FF = evening(items.text_IF[rows_I])
             items.text_IF[rows_I] = (items.text_IF[rows_I] - mean_F) @ evening_FF

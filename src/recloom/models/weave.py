@@ -4,8 +4,8 @@ Shapes: B histories, L steps, N targets, C negatives, I catalogue (with the padd
 queries, H width of the network.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +54,12 @@ ITEMS_AT_ONCE = 16_384
 """Coded item vectors that are decoded together."""
 MOST_CANDIDATES = 20_000
 """Items that decide how much popularity counts; a larger catalogue is sampled."""
+LIKENESS_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
+"""How much the cosine of texts may add to a score, in which other cosines are divided by the temperature."""
+LIKENESS_HALF_LIFE = 1.5
+"""After so many later interactions an earlier one counts half in what texts are compared with."""
+LEAST_CASES = 100
+"""Cases below which the weight of likeness stays as it is."""
 CONTEXT_DROPOUT = 0.5
 """Share of training targets that are asked for without a context column."""
 MASKED_SHARE = 0.3
@@ -66,9 +72,9 @@ class WeaveConfig:
 
     network: Network = "gru"
     """What reads the sequence."""
-    fusion: Fusion | Literal["separate"] = "sum"
+    fusion: Fusion | Literal["separate", "likeness"] = "sum"
     """How id and text become one item vector; `separate` trains an id model and a text model side by side and adds
-    their scores."""
+    their scores, `likeness` is `sum` and adds how like the text is to recent ones, as much as validation says."""
     embedding_dim: int = 256
     """Width D of item vectors and queries."""
     hidden_dim: int = 256
@@ -118,7 +124,7 @@ class WeaveConfig:
         if self.network not in NETWORKS:
             raise ConfigError(f"model.network is {self.network!r}; choose {', '.join(NETWORKS)}")
         for name, known in (
-            ("fusion", ("id", "text", "sum", "gated", "concat", "init", "separate")),
+            ("fusion", ("id", "text", "sum", "gated", "concat", "init", "separate", "likeness")),
             ("similarity", ("cosine", "dot")),
             ("loss", tuple(LOSSES)),
             ("sampling", ("uniform", "popularity", "in-batch")),
@@ -181,8 +187,13 @@ class Weave(TrainedModel, VectorModel):
         super().__init__(config, dataset, text)
         self.max_length = config.max_length
         both: tuple[Fusion, ...] = ("id",) if text is None else ("id", "text")
-        fusions: tuple[Fusion, ...] = both if config.fusion == "separate" else (config.fusion,)
-        self.towers = nn.ModuleList(Tower(config, dataset, fusion, text) for fusion in fusions)
+        if config.fusion == "likeness":
+            self.towers = nn.ModuleList([Tower(config, dataset, "sum", text)])
+            if text is not None:
+                self.towers.append(Likeness(config, dataset, text))
+        else:
+            fusions: tuple[Fusion, ...] = both if config.fusion == "separate" else (config.fusion,)
+            self.towers = nn.ModuleList(Tower(config, dataset, fusion, text) for fusion in fusions)
         self.prior = PopularityPrior(len(dataset.items))
         self._teacher: Teacher | None = None
         self._pretrained: Pretrained | None = None
@@ -191,6 +202,14 @@ class Weave(TrainedModel, VectorModel):
     @property
     def _towers(self) -> list["Tower"]:
         return [tower for tower in self.towers if isinstance(tower, Tower)]
+
+    @property
+    def _trained_towers(self) -> list["Tower"]:
+        return [tower for tower in self._towers if not isinstance(tower, Likeness)]
+
+    @property
+    def _likeness(self) -> "Likeness | None":
+        return next((tower for tower in self._towers if isinstance(tower, Likeness)), None)
 
     @classmethod
     def defaults_for(cls, dataset: Dataset, split: SplitConfig) -> dict[str, Any]:
@@ -229,7 +248,7 @@ class Weave(TrainedModel, VectorModel):
             self._pretrained = None
         elif self.config.warm_start:
             vectors_ID = cooccurrence_vectors(data, self.config.embedding_dim)
-            for tower in self._towers:
+            for tower in self._trained_towers:
                 assert isinstance(tower.items, ItemVectors)
                 tower.items.start_from(vectors_ID)
         self.prior.prepare(data)
@@ -310,13 +329,14 @@ class Weave(TrainedModel, VectorModel):
                 tower.items = CodedItems(self.num_items, centroid_MKW, tower.items)
 
     def tune(self, histories: Histories, target_B: Tensor, include_seen: bool, there_I: Tensor) -> None:
-        if not self.config.popularity:
+        likeness = self._likeness
+        if not self.config.popularity and likeness is None:
             return
         self.eval()
         there_N = torch.unique(torch.cat([there_I.nonzero().squeeze(1), target_B]))
         shuffled = there_N[torch.randperm(len(there_N), generator=torch.Generator().manual_seed(0))[:MOST_CANDIDATES]]
         candidate_C = torch.unique(torch.cat([shuffled, target_B]))
-        score_BC = self._similarity(histories, candidate_C)
+        score_BC = self._similarity(histories, candidate_C, self._trained_towers)
         if len(there_N) > MOST_CANDIDATES:
             # A target that was not drawn counts in its own case alone: else what is taken often is drawn more often.
             undrawn_C = ~torch.isin(candidate_C, shuffled)
@@ -328,26 +348,32 @@ class Weave(TrainedModel, VectorModel):
             score_BC[rows[is_candidate], column[is_candidate]] = -torch.inf
         position_B = torch.searchsorted(candidate_C, target_B)
         possible_B = score_BC[torch.arange(len(target_B)), position_B] > -torch.inf
-        if possible_B.any():
-            asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
-            if not possible_B.all():
-                score_BC = score_BC[possible_B]
+        if not possible_B.any():
+            return
+        asked = histories.rows(possible_B.nonzero().squeeze(1).numpy())
+        if not possible_B.all():
+            score_BC = score_BC[possible_B]
+        if likeness is not None:
+            score_BC += likeness.tune(score_BC, position_B[possible_B], asked, candidate_C)
+        if self.config.popularity:
             self.prior.fit(score_BC, candidate_C, position_B[possible_B], asked, self.prior.count_new(there_N))
 
     @torch.no_grad()
-    def _similarity(self, histories: Histories, candidate_C: Tensor) -> Tensor:
-        """Return query times item without popularity, shape (B, C)."""
-        items_DC = self.similarity_vectors()[candidate_C].T
+    def _similarity(self, histories: Histories, candidate_C: Tensor, towers: Sequence["Tower"]) -> Tensor:
+        """Return query times item of some towers, without popularity; shape (B, C)."""
+        items_DC = torch.cat([tower.item_vectors(candidate_C) for tower in towers], dim=1).T
         score_BC = items_DC.new_empty(len(histories), len(candidate_C))
         for begin in range(0, len(histories), HISTORIES_AT_ONCE):
             some = np.arange(begin, min(begin + HISTORIES_AT_ONCE, len(histories)))
-            queries = [tower.queries(histories.rows(some)) for tower in self._towers]
+            queries = [tower.queries(histories.rows(some)) for tower in towers]
             score_BC[begin : begin + len(some)] = torch.cat(queries, dim=1) @ items_DC
         return score_BC
 
     def tune_like(self, other: TrainedModel) -> None:
         assert isinstance(other, Weave)
         self.prior.fit_like(other.prior)
+        if self._likeness is not None and other._likeness is not None:
+            self._likeness.weight = other._likeness.weight.clone()
 
     def read_items(self, rows_N: Tensor, embedding_NE: Tensor) -> None:
         for tower in self._towers:
@@ -465,8 +491,8 @@ class Weave(TrainedModel, VectorModel):
     def quieten_network(self, share: float) -> None:
         """Let a share of what the network makes of a history be added to what was recent; 0 leaves that alone."""
         for tower in self._towers:
-            tower.from_network.weight *= share
-            tower.from_network.bias *= share
+            tower.from_network.weight.mul_(share)
+            tower.from_network.bias.mul_(share)
 
     def loss(self, histories: Histories) -> Tensor:
         if self.is_coded:
@@ -474,7 +500,7 @@ class Weave(TrainedModel, VectorModel):
                 "the item vectors of this model are stored in codes, which cannot be trained; update the model it was"
                 " compressed from, and compress that again"
             )
-        losses = [tower.loss(histories, self._negatives, self._teacher) for tower in self._towers]
+        losses = [tower.loss(histories, self._negatives, self._teacher) for tower in self._trained_towers]
         return torch.stack(losses).sum()
 
 
@@ -718,6 +744,70 @@ class Tower(nn.Module):
 
     def _scaled(self, vectors_ND: Tensor) -> Tensor:
         return functional.normalize(vectors_ND, dim=1, eps=1e-6) if self.config.similarity == "cosine" else vectors_ND
+
+
+class Likeness(Tower):
+    """How like an item's text is to those of the last few interactions: nothing of it is trained.
+
+    What training makes of texts is what ids leave open in the log that it reads, where ids explain nearly everything.
+    How much texts say about what comes next shows where nothing was learned from: its weight is read off validation.
+    """
+
+    weight: Tensor
+
+    def __init__(self, config: WeaveConfig, dataset: Dataset, text: ItemText) -> None:
+        untrained = replace(
+            config,
+            network="gru",
+            hidden_dim=1,
+            num_layers=1,
+            half_life=LIKENESS_HALF_LIFE,
+            similarity="cosine",
+            request=False,
+            behavior_loss=0.0,
+            time_loss=0.0,
+        )
+        super().__init__(untrained, dataset, "text", text)
+        self.register_buffer("weight", torch.zeros(()))
+        self.requires_grad_(False)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        assert isinstance(self.items, ItemVectors)
+        # As many of the strongest directions as there is room for, as they are.
+        nn.init.eye_(self.items.from_text.weight)
+        nn.init.eye_(self.to_query.weight)
+
+    @torch.no_grad()
+    def tune(self, score_BC: Tensor, target_position_B: Tensor, histories: Histories, candidate_C: Tensor) -> Tensor:
+        """Choose the weight under which NDCG@10 is highest, and return what it adds to the scores; shape (B, C).
+
+        Args:
+            score_BC: Of all else; -inf for an item that may not be recommended.
+            target_position_B: Which of the candidates was taken.
+            histories: What was asked for.
+            candidate_C: Which items.
+        """
+        before, self.weight = self.weight, torch.ones_like(self.weight)
+        items_DC = self.item_vectors(candidate_C).T
+        cosine_BC = torch.cat([self.queries(histories.rows(some)) @ items_DC for some in _blocks(len(histories))])
+        if len(histories) >= LEAST_CASES:
+            found = [_ndcg(score_BC + weight * cosine_BC, target_position_B) for weight in LIKENESS_WEIGHTS]
+            self.weight = torch.tensor(LIKENESS_WEIGHTS[int(np.argmax(found))])
+        else:
+            self.weight = before
+        return self.weight * cosine_BC
+
+    def _to_query(self, state_ND: Tensor) -> Tensor:
+        return functional.normalize(state_ND, dim=-1, eps=1e-6) * self.weight
+
+
+def _blocks(count: int) -> list[np.ndarray]:
+    return np.split(np.arange(count), range(HISTORIES_AT_ONCE, count, HISTORIES_AT_ONCE))
+
+
+def _ndcg(score_BC: Tensor, target_position_B: Tensor) -> float:
+    rank_B = (score_BC > score_BC.gather(1, target_position_B[:, None])).sum(dim=1)
+    return float(torch.where(rank_B < 10, 1 / torch.log2(rank_B + 2.0), 0.0).mean())
 
 
 def _network(config: WeaveConfig) -> SequenceNetwork:
