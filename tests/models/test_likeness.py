@@ -1,0 +1,124 @@
+"""How like the texts are, beside what is trained: what it adds, when, and what else has to know of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recloom import Dataset, Recommender
+from recloom.dataset import gather, split_dataset
+from recloom.models.weave import LIKENESS_HALF_LIFE
+from tests.conftest import fake_text
+
+SMALL = {"embedding_dim": 16, "hidden_dim": 16, "text_dim": 16, "popularity": False, "request": False}
+
+
+@pytest.fixture(scope="module")
+def shelves(tmp_path_factory) -> Dataset:
+    """Make a shop of 40 shelves, told by the text alone, whose people stay at theirs; a thing is taken twice or so."""
+    folder: Path = tmp_path_factory.mktemp("shelves")
+    rng = np.random.default_rng(0)
+    letters = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeio" for c in "lm"]
+    items = [f"i{shelf:02}-{number},{word * 3} {number}" for shelf, word in enumerate(letters) for number in range(12)]
+    events = []
+    for user in range(240):
+        shelf = int(rng.integers(40))
+        for step, number in enumerate(rng.permutation(12)[:4]):
+            events.append(f"u{user:03},i{shelf:02}-{number},{1_000 + 100 * user + step}")
+    (folder / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *events]) + "\n")
+    (folder / "items.csv").write_text("\n".join(["item_id,title", *items]) + "\n")
+    return Dataset.from_files(folder / "events.csv", folder / "items.csv", out=folder / "dataset")
+
+
+def fit(dataset: Dataset, fusion: str, **training) -> Recommender:
+    settings = {
+        "model": {**SMALL, "fusion": fusion},
+        "training": {"epochs": 3, **training},
+        "encoder": {"name": "hashing"},
+        "split": {"protocol": "leave-one-out"},
+    }
+    return Recommender.fit(dataset, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def fitted(shelves) -> Recommender:
+    return fit(shelves, "likeness")
+
+
+def test_texts_that_say_what_comes_next_are_listened_to(shelves, fitted):
+    assert fitted.model._likeness.weight > 0
+    without = fit(shelves, "sum")
+    gained = fitted.evaluate([10]).metrics["NDCG@10"].mean - without.evaluate([10]).metrics["NDCG@10"].mean
+    assert gained > 0.1
+
+
+def test_a_score_is_what_was_trained_and_a_cosine_of_texts(shelves, fitted):
+    cases = split_dataset(shelves, fitted.config.split).test.sample(20, 0)
+    histories = gather(shelves, cases.history_start, cases.history_end, fitted.model.max_length)
+    trained, likeness = fitted.model._towers
+    with torch.no_grad():
+        score_BI = fitted.model.queries(histories) @ fitted.model.item_vectors().T
+        trained_BI = trained.queries(histories) @ trained.item_vectors(torch.arange(len(shelves.items) + 1)).T
+    text_IF = likeness.items.text_IF[:, : SMALL["embedding_dim"]]
+    unit_IF = torch.nn.functional.normalize(text_IF, dim=1, eps=1e-6)
+    index_BL, length_B = torch.from_numpy(histories.item_index_BL).long(), torch.from_numpy(histories.length_B)
+    back_BL = length_B[:, None] - 1 - torch.arange(index_BL.shape[1])
+    weight_BL = torch.where(back_BL >= 0, 0.5 ** (back_BL / LIKENESS_HALF_LIFE), 0.0)
+    recent_BF = (text_IF[index_BL] * weight_BL[..., None]).sum(dim=1)
+    cosine_BI = torch.nn.functional.normalize(recent_BF, dim=1) @ unit_IF.T
+    torch.testing.assert_close(score_BI[:, 1:], (trained_BI + likeness.weight * cosine_BI)[:, 1:], rtol=1e-3, atol=1e-3)
+
+
+def test_texts_that_say_nothing_are_not(cycle_dataset):
+    settings = {"model": {**SMALL, "fusion": "likeness"}, "training": {"epochs": 5}, "encoder": {"name": "hashing"}}
+    model = Recommender.fit(cycle_dataset, settings={**settings, "split": {"protocol": "leave-one-out"}}).model
+    assert model._likeness is None or model._likeness.weight < 1
+
+
+def test_training_leaves_it_alone(shelves):
+    fitted = fit(shelves, "likeness", epochs=1)
+    likeness = fitted.model._likeness
+    assert torch.equal(likeness.items.from_text.weight, torch.eye(16))
+    assert not likeness.circumstances.table.weight.any()
+    assert not likeness.from_network.weight.any()
+
+
+def test_a_new_item_is_like_its_text(shelves, fitted, tmp_path):
+    items = tmp_path / "items.csv"
+    items.write_text("item_id,title\nnew,balbalbal 99\n")
+    later = fitted.update(items=items)
+    row = later.dataset.items.index_of("new")
+    alike = later.similar_items("new", k=5)
+    assert later.model._likeness.weight == fitted.model._likeness.weight
+    assert later.model._likeness.item_vectors(torch.tensor([row])).norm() == pytest.approx(1, abs=1e-4)
+    assert [place.item_id[:4] for place in alike].count("i00-") >= 4
+
+
+def test_it_is_stored_and_explained(shelves, fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    loaded = Recommender.load(tmp_path / "model")
+    asked = {"history": ["i00-1", "i00-2"], "k": 5}
+    before, after = (one.recommend(**asked, explain=True).items for one in (fitted, loaded))
+    assert [(place.item_id, place.because) for place in before] == [(place.item_id, place.because) for place in after]
+    parts = {"id", "text", "popularity", "any item"}
+    for place in after:
+        summed = sum(reason.contribution for reason in place.reasons if reason.kind in parts)
+        assert summed == pytest.approx(place.score, abs=1e-3)
+        assert any(reason.kind == "text" for reason in place.reasons)
+
+
+def test_a_graph_of_it_answers_as_the_model_does(fitted, tmp_path):
+    onnx_export = pytest.importorskip("recloom.compression.onnx_export")
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    assert fitted.model._likeness.weight > 0
+    assert onnx_export.export_onnx(fitted, tmp_path / "export").largest_difference < 1e-4
+
+
+def test_without_text_there_is_none(cycle_dataset):
+    from recloom.models import MODELS
+
+    weave = MODELS["weave"]
+    assert len(weave(weave.Config(fusion="likeness"), cycle_dataset, None).towers) == 1
+    assert len(weave(weave.Config(fusion="likeness"), cycle_dataset, fake_text(cycle_dataset)).towers) == 2
