@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from recloom import Dataset, Recommender
+from recloom.compression.pruning import prune
+from recloom.compression.quantizing import quantize
 from recloom.dataset import gather, split_dataset
+from recloom.errors import ConfigError
 from recloom.models.weave import LIKENESS_HALF_LIFE
 from tests.conftest import fake_text
 
@@ -122,3 +125,14 @@ def test_without_text_there_is_none(cycle_dataset):
     weave = MODELS["weave"]
     assert len(weave(weave.Config(fusion="likeness"), cycle_dataset, None).towers) == 1
     assert len(weave(weave.Config(fusion="likeness"), cycle_dataset, fake_text(cycle_dataset)).towers) == 2
+
+
+def test_pruning_keeps_it_and_codes_have_no_place_for_it(shelves, fitted):
+    wide = fit(shelves, "likeness", epochs=1)
+    pruned = prune(wide)
+    likeness, before = pruned._likeness, wide.model._likeness
+    assert pruned.config.embedding_dim == 16  # the least there is
+    assert likeness.weight == before.weight > 0
+    torch.testing.assert_close(likeness.items.text_IF, before.items.text_IF)
+    with pytest.raises(ConfigError, match="'likeness' has item vectors that are made anew from id and text"):
+        quantize(wide)

@@ -25,7 +25,7 @@ RIDGE = 1e-5
 """Penalty on the regression of units on each other, a share of the number of states."""
 MULTIPLE = 16
 """Widths are multiples of this, as processors like them."""
-LINEAR_FUSIONS = ("id", "text", "sum", "init")
+LINEAR_FUSIONS = ("id", "text", "sum", "init", "likeness")
 """Fusions of which a turned and cut item vector is again one."""
 
 
@@ -60,7 +60,13 @@ def prune(recommender: Recommender) -> Weave:
     pruned = new_model(recommender.dataset, replace(recommender.config, model=smaller), recommender.text)
     assert isinstance(pruned, Weave)
     rest = {name: values for name, values in model.state_dict().items() if not name.startswith("towers.")}
-    pruned.load_state_dict(rest | {f"towers.0.{name}": values for name, values in weights.items()})
+    rest |= {f"towers.0.{name}": values for name, values in weights.items()}
+    if model._likeness is not None and pruned._likeness is not None:
+        # Texts are compared along as many of their strongest directions as there is room for.
+        fresh, before = pruned._likeness.state_dict(), model._likeness.state_dict()
+        kept = {name: before[name] for name in fresh if fresh[name].shape == before[name].shape}
+        rest |= {f"towers.1.{name}": values for name, values in (fresh | kept).items()}
+    pruned.load_state_dict(rest)
     return pruned
 
 
