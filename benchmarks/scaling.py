@@ -145,7 +145,7 @@ def train(millions: float, folder: Path) -> None:
         dataset, "weave", settings={"encoder": {"name": "none"}, "model": model, "training": training}
     )
     fitted.save(folder / "trained")
-    say(bytes=size_of(folder / "trained" / "model.safetensors"), epoch_seconds=round(fitted.run.curve[0].seconds, 1))
+    say(bytes=size_of(folder / "trained" / "model.safetensors"), epoch_seconds=round(fitted.run.curve[0]["seconds"], 1))
 
 
 def recommend(millions: float, folder: Path) -> None:
