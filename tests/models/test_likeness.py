@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from recloom import Dataset, Recommender
+from recloom.compression.folding import fold_text
 from recloom.compression.pruning import prune
 from recloom.compression.quantizing import quantize
 from recloom.dataset import gather, split_dataset
-from recloom.errors import ConfigError
+from recloom.dataset.growing import grow
+from recloom.events import read_items
+from recloom.models.coded_items import CodedItems
 from recloom.models.weave import LIKENESS_HALF_LIFE
 from tests.conftest import fake_text
 
@@ -127,12 +130,34 @@ def test_without_text_there_is_none(cycle_dataset):
     assert len(weave(weave.Config(fusion="likeness"), cycle_dataset, fake_text(cycle_dataset)).towers) == 2
 
 
-def test_pruning_keeps_it_and_codes_have_no_place_for_it(shelves, fitted):
+def test_pruning_keeps_it(shelves):
     wide = fit(shelves, "likeness", epochs=1)
     pruned = prune(wide)
     likeness, before = pruned._likeness, wide.model._likeness
     assert pruned.config.embedding_dim == 16  # the least there is
     assert likeness.weight == before.weight > 0
     torch.testing.assert_close(likeness.items.text_IF, before.items.text_IF)
-    with pytest.raises(ConfigError, match="'likeness' has item vectors that are made anew from id and text"):
-        quantize(wide)
+
+
+def test_without_its_text_a_model_answers_alike_and_still_reads_new_ones(shelves, fitted, tmp_path):
+    fold_text(fitted).save(tmp_path / "folded")
+    folded = Recommender.load(tmp_path / "folded")
+    assert not folded.text.vectors_IE.any()
+    asked = {"history": ["i00-1", "i00-2"], "k": 10}
+    for place, other in zip(folded.recommend(**asked).items, fitted.recommend(**asked).items, strict=True):
+        assert place.score == pytest.approx(other.score, abs=1e-3)
+    (tmp_path / "items.csv").write_text("item_id,title\nnew,balbalbal 99\n")
+    grown = grow(shelves, None, read_items(tmp_path / "items.csv"), None).dataset
+    row = torch.tensor([grown.items.index_of("new")])
+    vectors = [one.over(grown).model._likeness.item_vectors(row) for one in (folded, fitted)]
+    torch.testing.assert_close(*vectors, rtol=1e-3, atol=1e-3)
+    assert vectors[0].norm() == pytest.approx(1, abs=1e-3)
+
+
+def test_in_codes_the_lists_are_nearly_the_same(shelves):
+    fitted = fit(shelves, "likeness", epochs=1)
+    before = fitted.evaluate([10]).metrics["NDCG@10"].mean
+    coded = quantize(fold_text(fitted))
+    assert coded.model.is_coded
+    assert all(isinstance(tower.items, CodedItems) for tower in coded.model._towers)
+    assert coded.evaluate([10]).metrics["NDCG@10"].mean == pytest.approx(before, abs=0.02)

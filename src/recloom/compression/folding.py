@@ -17,7 +17,7 @@ from recloom.models.weave import Weave
 from recloom.recommender import Recommender
 from recloom.sharded_fitting import is_blank
 
-FOLDABLE = ("text", "sum", "concat", "init")
+FOLDABLE = ("text", "sum", "concat", "init", "likeness")
 """Fusions in which the text part of a vector is a linear map of the text: it can become part of the id's."""
 
 
@@ -31,11 +31,12 @@ def fold_text(recommender: Recommender) -> Recommender:
     options = members[0].config
     if text is None or options.fusion not in FOLDABLE:
         return recommender
-    first = _items(members[0])
+    first = _tables(members[0])[0]
     maps = (first.from_text, *(other.to_vector for other in modalities(first.others)))
     features = min(options.embedding_dim, max(one.in_features for one in maps))
     training = replace(recommender.config.training, pretrained=None)  # it has another form
-    config = replace(recommender.config, model=replace(options, fusion="sum", text_dim=features), training=training)
+    fusion = "likeness" if options.fusion == "likeness" else "sum"
+    config = replace(recommender.config, model=replace(options, fusion=fusion, text_dim=features), training=training)
     no_text = text.with_vectors([np.zeros_like(vectors_IE) for vectors_IE in text.all_vectors], text.titles)
     folded = blank_model(recommender.dataset, config, no_text)
     is_sharded = isinstance(recommender.model, Sharded)
@@ -50,28 +51,27 @@ def fold_text(recommender: Recommender) -> Recommender:
     return Recommender(recommender.dataset, folded, config, no_text, recommender.counts_I, run)
 
 
-def _items(model: Weave) -> ItemVectors:
-    items = model.eval()._towers[0].items
-    assert isinstance(items, ItemVectors)
-    return items
+def _tables(model: Weave) -> list[ItemVectors]:
+    return [tower.items for tower in model.eval()._towers if isinstance(tower.items, ItemVectors)]
 
 
 def _folded(model: Weave, features: int) -> dict[str, torch.Tensor]:
     """Return the weights of a model whose item vectors are ids, and of the maps from so many features of a text."""
-    old, width = _items(model), model.config.embedding_dim
-    place = "towers.0.items."
-    weights = {name: values for name, values in model.state_dict().items() if not name.startswith(place)}
-    with torch.no_grad():
-        weights[place + "ids.weight"] = old(torch.arange(model.num_items + 1))
-    weights[place + "seen_I"] = torch.ones(model.num_items + 1, dtype=torch.bool)
-    maps = {"": (old.whitening, old.from_text, "from_text")}
-    for number, other in enumerate(modalities(old.others)):
-        maps[f"others.{number}."] = (other.whitening, other.to_vector, "to_vector")
-    for part, (whitening, to_vector, name) in maps.items():
-        projection_EF, to_vector_DF = _widened(whitening, to_vector, width, features)
-        weights[f"{place}{part}{name}.weight"] = to_vector_DF
-        weights[f"{place}{part}whitening.mean_E"] = whitening.mean_E
-        weights[f"{place}{part}whitening.projection_EF"] = projection_EF
+    width = model.config.embedding_dim
+    weights = {name: values for name, values in model.state_dict().items() if ".items." not in name}
+    for number, old in enumerate(_tables(model)):
+        place = f"towers.{number}.items."
+        with torch.no_grad():
+            weights[place + "ids.weight"] = old(torch.arange(model.num_items + 1))
+        weights[place + "seen_I"] = torch.ones(model.num_items + 1, dtype=torch.bool)
+        maps = {"": (old.whitening, old.from_text, "from_text")}
+        for other_number, other in enumerate(modalities(old.others)):
+            maps[f"others.{other_number}."] = (other.whitening, other.to_vector, "to_vector")
+        for part, (whitening, to_vector, name) in maps.items():
+            projection_EF, to_vector_DF = _widened(whitening, to_vector, width, features)
+            weights[f"{place}{part}{name}.weight"] = to_vector_DF
+            weights[f"{place}{part}whitening.mean_E"] = whitening.mean_E
+            weights[f"{place}{part}whitening.projection_EF"] = projection_EF
     return weights
 
 

@@ -32,23 +32,23 @@ def quantize(recommender: Recommender) -> Recommender:
     """
     model = recommender.model
     assert isinstance(model, Weave)
-    items = model.eval()._towers[0].items
-    assert isinstance(items, ItemVectors)
-    width = model.config.embedding_dim
-    if len(model._towers) > 1 or items.fusion == "gated":
+    width, tables = model.config.embedding_dim, [tower.items for tower in model.eval()._towers]
+    if model.config.fusion == "separate" or any(items.fusion == "gated" for items in tables):
         raise ConfigError(
             f"a weave with model.fusion = {model.config.fusion!r} has item vectors that are made anew from id and text"
             " each time, so they cannot be stored in codes; use --method int8"
         )
     if width % COORDINATES_PER_BYTE:
         raise ConfigError(f"model.embedding_dim is {width}; pq wants a multiple of {COORDINATES_PER_BYTE}")
-    with torch.no_grad():
-        rows_I = torch.arange(model.num_items + 1)
-        vectors_ID = items(rows_I)
-        filled_N = vectors_ID.any(dim=1).nonzero().squeeze(1)
-        coded = CodedItems(model.num_items, _centroids(vectors_ID[filled_N]), items)
-        coded.put(filled_N, vectors_ID[filled_N])
-    model._towers[0].items = coded
+    rows_I = torch.arange(model.num_items + 1)
+    for tower, items in zip(model._towers, tables, strict=True):
+        assert isinstance(items, ItemVectors)
+        with torch.no_grad():
+            vectors_ID = items(rows_I)
+            filled_N = vectors_ID.any(dim=1).nonzero().squeeze(1)
+            coded = CodedItems(model.num_items, _centroids(vectors_ID[filled_N]), items)
+            coded.put(filled_N, vectors_ID[filled_N])
+        tower.items = coded
     return recommender
 
 

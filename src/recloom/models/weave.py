@@ -767,7 +767,8 @@ class Likeness(Tower):
             behavior_loss=0.0,
             time_loss=0.0,
         )
-        super().__init__(untrained, dataset, "text", text)
+        # Of a model that carries no text the vectors are stored, as those of ids are (compression/folding.py).
+        super().__init__(untrained, dataset, "text" if text.vectors_IE.any() else "sum", text)
         self.register_buffer("weight", torch.zeros(()))
         self.requires_grad_(False)
         for parameter in self.parameters():

@@ -1,7 +1,7 @@
 """Item vectors as search wants them: fast products in single precision, exact ones in double.
 
 Shapes: B queries, N items asked for, I catalogue (with the padding row and spare rows), D width, P further coordinates
-of popularity, M pairs of coordinates, K centroids of each.
+of popularity, T towers, M pairs of coordinates, K centroids of each.
 """
 
 from abc import ABC, abstractmethod
@@ -72,32 +72,25 @@ class CodedTable(ItemTable):
 
     def __init__(self, model: Weave) -> None:
         self._model = model
-        items = model._towers[0].items
-        assert isinstance(items, CodedItems)
-        self._items = items
-        self._code_MI = items.code_IM.T.contiguous()  # one pair of coordinates after the other is read in a row
-        self.size = len(items.code_IM)
-        self._scale_I = torch.zeros(self.size)
+        self._tables = [tower.items for tower in model._towers if isinstance(tower.items, CodedItems)]
+        # One pair of coordinates after the other is read in a row.
+        self._codes = [items.code_IM.T.contiguous() for items in self._tables]
+        self.size = self._codes[0].shape[1]
+        self._scale_TI = torch.zeros(len(self._tables), self.size)
         self._popularity_IP = model.prior.features_IP.float()
         self.longest = 0.0
         for rows_N in torch.split(torch.arange(self.size), ROWS_AT_ONCE):
             self._measure(rows_N)
 
     def rough(self, query_BD: Tensor, rows_N: Tensor | None = None) -> Tensor:
-        width = query_BD.shape[1] - self._popularity_IP.shape[1]
-        query_BMW = query_BD[:, :width].float().view(len(query_BD), len(self._code_MI), -1)
-        product_MBK = torch.einsum("bmw,mkw->mbk", query_BMW, self._items.centroid_MKW.float())
-        code_MN = self._code_MI if rows_N is None else self._code_MI[:, rows_N]
-        parts = []
-        # A block of sums stays in the processor's cache while the codes go by.
-        for code_MR in torch.split(code_MN, ROWS_AT_ONCE, dim=1):
-            sum_BR = torch.zeros(len(query_BD), code_MR.shape[1])
-            for product_BK, code_R in zip(product_MBK, code_MR, strict=True):
-                sum_BR += product_BK.index_select(1, code_R.int())
-            parts.append(sum_BR)
         every: Tensor | slice = slice(None) if rows_N is None else rows_N
-        popularity_BN = query_BD[:, width:].float() @ self._popularity_IP[every].T
-        return torch.cat(parts, dim=1) * self._scale_I[every] + popularity_BN
+        width = self._model.config.embedding_dim
+        product_BN = query_BD[:, width * len(self._tables) :].float() @ self._popularity_IP[every].T
+        for number, (items, code_MI) in enumerate(zip(self._tables, self._codes, strict=True)):
+            own_BD = query_BD[:, width * number : width * (number + 1)]
+            code_MN = code_MI if rows_N is None else code_MI[:, rows_N]
+            product_BN += _looked_up(own_BD, items, code_MN) * self._scale_TI[number, every]
+        return product_BN
 
     def exact(self, rows_N: Tensor) -> Tensor:
         return self._model.item_vectors(rows_N)
@@ -107,15 +100,31 @@ class CodedTable(ItemTable):
         return torch.cat([self._model.item_vectors(rows_N).float() for rows_N in parts])
 
     def read(self, rows_N: Tensor) -> None:
-        self._code_MI[:, rows_N] = self._items.code_IM[rows_N].T
+        for items, code_MI in zip(self._tables, self._codes, strict=True):
+            code_MI[:, rows_N] = items.code_IM[rows_N].T
         self._measure(rows_N)
 
     def _measure(self, rows_N: Tensor) -> None:
         """Find how much longer the vectors of some items are than what their codes stand for."""
-        scored_ND, coded_ND = self._model.similarity_vectors(rows_N), self._items.directions(rows_N)
-        length_N = coded_ND.norm(dim=1)
-        self._scale_I[rows_N] = torch.where(length_N > 0, scored_ND.norm(dim=1) / length_N, 0.0).float()
+        for number, (tower, items) in enumerate(zip(self._model._towers, self._tables, strict=True)):
+            scored_ND, coded_ND = tower.item_vectors(rows_N), items.directions(rows_N)
+            length_N = coded_ND.norm(dim=1)
+            self._scale_TI[number, rows_N] = torch.where(length_N > 0, scored_ND.norm(dim=1) / length_N, 0.0).float()
         self.longest = max(self.longest, float(self._model.item_vectors(rows_N).norm(dim=1).max()))
+
+
+def _looked_up(query_BD: Tensor, items: CodedItems, code_MN: Tensor) -> Tensor:
+    """Return the products of queries with what the codes of some items stand for, shape (B, N)."""
+    query_BMW = query_BD.float().view(len(query_BD), len(code_MN), -1)
+    product_MBK = torch.einsum("bmw,mkw->mbk", query_BMW, items.centroid_MKW.float())
+    parts = []
+    # A block of sums stays in the processor's cache while the codes go by.
+    for code_MR in torch.split(code_MN, ROWS_AT_ONCE, dim=1):
+        sum_BR = torch.zeros(len(query_BD), code_MR.shape[1])
+        for product_BK, code_R in zip(product_MBK, code_MR, strict=True):
+            sum_BR += product_BK.index_select(1, code_R.int())
+        parts.append(sum_BR)
+    return torch.cat(parts, dim=1)
 
 
 def item_table(model: VectorModel) -> ItemTable:
