@@ -49,6 +49,8 @@ OFTEN_TAKEN = 100
 """Interactions of an average item from which on ids learn well, and less has to be hidden in training."""
 SMALL_CATALOGUE = 4_000
 """Items that are all used as negatives."""
+LARGE_CATALOGUE = 50_000
+"""Items beyond which vectors are narrower, and nothing stands beside what is trained."""
 HISTORIES_AT_ONCE = 512
 ITEMS_AT_ONCE = 16_384
 """Coded item vectors that are decoded together."""
@@ -218,9 +220,10 @@ class Weave(TrainedModel, VectorModel):
         # Where there is enough to learn from, long histories are read by attention, whose steps do not wait for each
         # other. benchmarks/accuracy.md has what was measured of this, and says what was not.
         reads_long = max_length > SHORT_HISTORY and num_interactions > MANY_INTERACTIONS
-        width = 64 if num_items > 200_000 else 128 if num_items > 50_000 or reads_long else 256
+        width = 64 if num_items > 200_000 else 128 if num_items > LARGE_CATALOGUE or reads_long else 256
         return {
             "network": "sasrec" if reads_long else "gru",
+            "fusion": "likeness" if num_items <= LARGE_CATALOGUE else "sum",
             # Item vectors that start from co-occurrence gain from being wide where there are many items to tell apart.
             "embedding_dim": 2 * width if width == 256 and num_items > SMALL_CATALOGUE else width,
             "hidden_dim": width,
@@ -243,7 +246,7 @@ class Weave(TrainedModel, VectorModel):
             if tower.request is not None:
                 tower.request.prepare(data)
         if self._pretrained is not None:
-            for tower in self._towers:
+            for tower in self._trained_towers:
                 tower.begin_with(self._pretrained)
             self._pretrained = None
         elif self.config.warm_start:
@@ -446,7 +449,7 @@ class Weave(TrainedModel, VectorModel):
         self._teacher = teacher
 
     def begin_with(self, pretrained: Pretrained) -> None:
-        if self.config.fusion not in ("sum", "text"):
+        if self.config.fusion not in ("sum", "text", "likeness"):
             raise ConfigError(
                 f"model.fusion is {self.config.fusion!r}, which has no place for what was pretrained; choose sum or"
                 " text"
