@@ -384,11 +384,16 @@ class Weave(TrainedModel, VectorModel):
 
     def item_vectors(self, rows_N: Tensor | None = None) -> Tensor:
         rows_N = torch.arange(self.num_items + 1, device=self.prior.features_IP.device) if rows_N is None else rows_N
-        return torch.cat([self.similarity_vectors(rows_N), self.prior.features_IP[rows_N]], dim=1)
+        return torch.cat([*(tower.item_vectors(rows_N) for tower in self._towers), self.prior.features_IP[rows_N]], 1)
 
     def similarity_vectors(self, rows_N: Tensor | None = None) -> Tensor:
         rows_N = torch.arange(self.num_items + 1, device=self.prior.features_IP.device) if rows_N is None else rows_N
-        return torch.cat([tower.item_vectors(rows_N) for tower in self._towers], dim=1)
+        vectors = [tower.item_vectors(rows_N) for tower in self._trained_towers]
+        if self._likeness is not None:
+            # Texts count beside what is trained as they do in a score.
+            share = (self._likeness.weight * self.config.temperature).sqrt()
+            vectors.append(share * self._likeness.item_vectors(rows_N))
+        return torch.cat(vectors, dim=1)
 
     def score_parts(self, query_D: Tensor, rows_N: Tensor) -> dict[str, Tensor]:
         parts: dict[str, Tensor] = {}
@@ -779,7 +784,6 @@ class Likeness(Tower):
         assert isinstance(self.items, ItemVectors)
         # As many of the strongest directions as there is room for, as they are.
         nn.init.eye_(self.items.from_text.weight)
-        nn.init.eye_(self.to_query.weight)
 
     @torch.no_grad()
     def tune(self, score_BC: Tensor, target_position_B: Tensor, histories: Histories, candidate_C: Tensor) -> Tensor:
@@ -800,6 +804,20 @@ class Likeness(Tower):
         else:
             self.weight = before
         return self.weight * cosine_BC
+
+    def queries(self, histories: Histories, num_shared: int = 0) -> Tensor:
+        item_index_BL, length_B = torch.from_numpy(histories.item_index_BL).long(), torch.from_numpy(histories.length_B)
+        recent_BLD = self.recent(self._texts(item_index_BL))
+        return self._to_query(recent_BLD[torch.arange(len(length_B)), length_B - 1])
+
+    def step_queries(self, histories: Histories) -> Tensor:
+        return self._to_query(self.recent(self._texts(torch.from_numpy(histories.item_index_BL).long())))
+
+    def _texts(self, item_index_BL: Tensor) -> Tensor:
+        # Circumstances and the network, all zero, are passed by.
+        rows, position_BL = torch.unique(item_index_BL.to(self.weight.device), return_inverse=True)
+        vectors_BLD: Tensor = self.items(rows)[position_BL]
+        return vectors_BLD
 
     def _to_query(self, state_ND: Tensor) -> Tensor:
         return functional.normalize(state_ND, dim=-1, eps=1e-6) * self.weight
