@@ -1,7 +1,7 @@
 """Several datasets -> what a model of texts learns from all of them, for catalogues that it has never seen."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,8 @@ def pretrain(
     interaction: that decides how many epochs there are, and how much of what the network makes of a history is carried
     over, which may be nothing. Then all of them are learned from. One dataset alone is asked about itself.
 
+    Ctrl-C while one is left out leaves what is needed to go on; later, what was learned so far is kept.
+
     Args:
         datasets: By name.
         out: Folder for the pretrained model.
@@ -129,17 +131,18 @@ def pretrain(
         torch.arange(len(datasets) + 1), torch.tensor([1, *(len(dataset.items) for dataset in datasets.values())])
     )
     key = f"{[d.fingerprint for d in datasets.values()]} {own.interactions} {config.to_toml()} {fingerprint}"
-    school = _School(joined, catalogue_I, config, text, key, checkpoint, progress)
+    trials = _LeaveOneOut(joined, catalogue_I, config, text, key, checkpoint, progress)
     training, left_out, share = config.training, dict[str, LeftOut](), 1.0
-    if len(datasets) > 1:
+    askable = trials.askable()
+    if len(askable) > 1:
         if training.budget:
-            training = replace(training, budget=training.budget / (len(datasets) + 1))
-        left_out = {name: school.leave_out(number, name, training) for number, name in enumerate(datasets, start=1)}
+            training = replace(training, budget=training.budget / (len(askable) + 1))
+        names = ["", *datasets]
+        left_out = {names[number]: trials.leave_out(number, names[number], training) for number in askable}
         share = max(SHARES, key=lambda share: np.mean([tried.ndcg_at_10[share] for tried in left_out.values()]))
-        epochs = round(np.mean([tried.best_epoch for tried in left_out.values()]))
-        training = replace(training, epochs=epochs, patience=max(1, epochs))
-    model, result = school.learn(training, asked=None if left_out else 1)
-    model.quieten_network(share)
+        training = replace(training, epochs=round(np.mean([tried.best_epoch for tried in left_out.values()])))
+    model, result = trials.learn(training, asked=askable[0] if len(askable) == 1 else None)
+    model.scale_network(share)
     if left_out:
         result = replace(result, best_validation=float(np.mean([one.ndcg_at_10[share] for one in left_out.values()])))
     chosen = asdict(config.encoder)
@@ -167,12 +170,12 @@ def pretrain(
     }
     model.pretrained({name: chosen[name] for name in TEXT_ENCODER}, fingerprint).save(out, record)
     if checkpoint:
-        for path in school.checkpoints:
+        for path in checkpoint.parent.glob(f"{checkpoint.name}*"):  # of earlier runs with more datasets too
             remove_checkpoint(path)
     return Pretraining(result, left_out, share)
 
 
-class _School:
+class _LeaveOneOut:
     """Several joined datasets, and models that learn from all of them or from all but one."""
 
     def __init__(
@@ -190,7 +193,6 @@ class _School:
         self.split = split_dataset(joined, config.split)
         first_U = joined.item_index[joined.user_offsets[:-1].clip(max=joined.num_interactions - 1)]
         self.catalogue_U = catalogue_I.numpy()[first_U]
-        self.checkpoints: list[Path] = []
 
     def learn(
         self, training: TrainingConfig, *, asked: int | None, without: int = 0, name: str = ""
@@ -210,14 +212,17 @@ class _School:
         assert isinstance(model, Weave)
         model.learn_for_others(self.catalogue_I)
         is_learned_U = self.catalogue_U != without
-        start, end = self.split.train.start, self.split.train.end
+        # Only who is asked about what was learned from has something to keep for that.
+        segments = self.split.train if asked and not without else self.split.full
+        start, end = segments.start, segments.end
         data = TrainingData(self.joined, Segments(start, np.where(is_learned_U, end, start)))
         model.prepare(data)
         if training.epochs == 0:
             return model, TrainingResult([], 0, None, "epochs", {})
         path = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}{without or ''}")
-        if path:
-            self.checkpoints.append(path)
+        # How much of the network is to be carried over is decided where it was never seen, else all of it is.
+        shares = SHARES if without else (1.0,)
+        validate = None if asked is None else lambda: max(self.ndcg(model, asked, shares).values())
         told = self.progress
         if told and name:
             outer = told
@@ -226,8 +231,8 @@ class _School:
             model,
             data,
             training,
-            validate=None if asked is None else lambda: max(self.ndcg(model, asked).values()),
-            judge_beginning=asked == without,
+            validate=validate,
+            judge_beginning=without > 0,
             checkpoint=path,
             key=f"{self.key} without {without} for {training.epochs}",
             progress=told,
@@ -241,20 +246,30 @@ class _School:
         model, result = self.learn(training, asked=number, without=number, name=name)
         return LeftOut(result.best_epoch, self.ndcg(model, number))
 
+    def askable(self) -> list[int]:
+        """Return the catalogues of which somebody's last interaction can be asked for."""
+        numbers = np.unique(self._asked_of())
+        return [int(number) for number in numbers]
+
     @torch.no_grad()
-    def ndcg(self, model: Weave, catalogue: int) -> dict[float, float]:
+    def ndcg(self, model: Weave, catalogue: int, shares: Sequence[float] = SHARES) -> dict[float, float]:
         """Return NDCG@10 among the items of one catalogue, for each share of what the network makes of a history."""
-        of_it_B = self.catalogue_I.numpy()[self.joined.item_index[self.split.validation.target]] == catalogue
         training = self.config.training
-        cases = self.split.validation.rows(of_it_B).sample(training.validation_cases, training.seed)
-        weights = model.state_dict()
-        kept = {name: tensor.clone() for name, tensor in weights.items()}
+        cases = self.split.validation.rows(self._asked_of() == catalogue)
+        cases = cases.sample(training.validation_cases, training.seed)
+        parts = [parameter for name, parameter in model.named_parameters() if ".from_network." in name]
+        whole = [part.clone() for part in parts]
         found = {}
-        for share in SHARES:
-            model.quieten_network(share)
+        for share in shares:
+            model.scale_network(share)
             found[share] = _ndcg_within(model, self.joined, cases, self.catalogue_I == catalogue)
-            model.load_state_dict(kept)
+            for part, values in zip(parts, whole, strict=True):
+                part.copy_(values)
         return found
+
+    def _asked_of(self) -> np.ndarray:
+        catalogue_I: np.ndarray = self.catalogue_I.numpy()
+        return catalogue_I[self.joined.item_index[self.split.validation.target]]
 
 
 def _checked(settings: Tables) -> tuple[PretrainingConfig, Tables]:
@@ -330,8 +345,6 @@ def _read(
 @torch.no_grad()
 def _ndcg_within(model: Weave, dataset: Dataset, cases: Cases, is_there_I: torch.Tensor) -> float:
     """Return NDCG@10 of lists that hold some items alone."""
-    if len(cases) == 0:
-        return 0.0
     scorer = model.eval().scorer()
     ranks = []
     for begin in range(0, len(cases), CASES_AT_ONCE):

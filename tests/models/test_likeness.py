@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -11,13 +12,12 @@ from recloom.compression.folding import fold_text
 from recloom.compression.pruning import prune
 from recloom.compression.quantizing import quantize
 from recloom.dataset import gather, split_dataset
-from recloom.dataset.growing import grow
-from recloom.events import read_items
+from recloom.dataset.growing import grow, log_of
+from recloom.events import Entities, Interactions, read_items
+from recloom.models import Weave, weave
 from recloom.models.coded_items import CodedItems
-from recloom.models.weave import LIKENESS_HALF_LIFE
+from recloom.models.weave import LEAST_CASES, LIKENESS_HALF_LIFE, LIKENESS_WEIGHTS
 from tests.conftest import fake_text
-
-SMALL = {"embedding_dim": 16, "hidden_dim": 16, "text_dim": 16, "popularity": False, "request": False}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,10 @@ def shelves(tmp_path_factory) -> Dataset:
     return Dataset.from_files(folder / "events.csv", folder / "items.csv", out=folder / "dataset")
 
 
-def fit(dataset: Dataset, fusion: str, **training) -> Recommender:
+def fit(dataset: Dataset, fusion: str, width: int = 16, **training) -> Recommender:
+    widths = dict.fromkeys(("embedding_dim", "hidden_dim", "text_dim"), width)
     settings = {
-        "model": {**SMALL, "fusion": fusion},
+        "model": {**widths, "popularity": False, "request": False, "fusion": fusion},
         "training": {"epochs": 3, **training},
         "encoder": {"name": "hashing"},
         "split": {"protocol": "leave-one-out"},
@@ -66,7 +67,7 @@ def test_a_score_is_what_was_trained_and_a_cosine_of_texts(shelves, fitted):
     with torch.no_grad():
         score_BI = fitted.model.queries(histories) @ fitted.model.item_vectors().T
         trained_BI = trained.queries(histories) @ trained.item_vectors(torch.arange(len(shelves.items) + 1)).T
-    text_IF = likeness.items.text_IF[:, : SMALL["embedding_dim"]]
+    text_IF = likeness.items.text_IF[:, :16]
     unit_IF = torch.nn.functional.normalize(text_IF, dim=1, eps=1e-6)
     index_BL, length_B = torch.from_numpy(histories.item_index_BL).long(), torch.from_numpy(histories.length_B)
     back_BL = length_B[:, None] - 1 - torch.arange(index_BL.shape[1])
@@ -76,10 +77,22 @@ def test_a_score_is_what_was_trained_and_a_cosine_of_texts(shelves, fitted):
     torch.testing.assert_close(score_BI[:, 1:], (trained_BI + likeness.weight * cosine_BI)[:, 1:], rtol=1e-3, atol=1e-3)
 
 
-def test_texts_that_say_nothing_are_not(cycle_dataset):
-    settings = {"model": {**SMALL, "fusion": "likeness"}, "training": {"epochs": 5}, "encoder": {"name": "hashing"}}
-    model = Recommender.fit(cycle_dataset, settings={**settings, "split": {"protocol": "leave-one-out"}}).model
-    assert model._likeness is None or model._likeness.weight < 1
+def test_texts_that_say_nothing_are_not(shelves, tmp_path, monkeypatch):
+    asked, gain = [], weave._gain
+    monkeypatch.setattr(weave, "_gain", lambda *scored: asked.append(len(scored[1])) or gain(*scored))
+    titles = shelves.item_table["title"].to_numpy()
+    shuffled = pl.DataFrame(
+        {"item_id": shelves.item_table["item_id"], "title": np.random.default_rng(1).permutation(titles)}
+    )
+    mixed = Dataset.from_tables(Interactions.of(log_of(shelves)), Entities.of(shuffled), out=tmp_path / "mixed")
+    likeness = fit(mixed, "likeness").model._likeness
+    assert sum(asked) >= LEAST_CASES * len(LIKENESS_WEIGHTS)
+    assert likeness.weight <= 2
+
+
+def test_few_cases_leave_the_weight_alone(shelves):
+    few = shelves.of_users(np.arange(1, LEAST_CASES))
+    assert fit(few, "likeness").model._likeness.weight == 0
 
 
 def test_training_leaves_it_alone(shelves):
@@ -123,20 +136,20 @@ def test_a_graph_of_it_answers_as_the_model_does(fitted, tmp_path):
 
 
 def test_without_text_there_is_none(cycle_dataset):
-    from recloom.models import MODELS
-
-    weave = MODELS["weave"]
-    assert len(weave(weave.Config(fusion="likeness"), cycle_dataset, None).towers) == 1
-    assert len(weave(weave.Config(fusion="likeness"), cycle_dataset, fake_text(cycle_dataset)).towers) == 2
+    config = Weave.Config(fusion="likeness")
+    assert len(Weave(config, cycle_dataset, None).towers) == 1
+    assert len(Weave(config, cycle_dataset, fake_text(cycle_dataset)).towers) == 2
 
 
 def test_pruning_keeps_it(shelves):
-    wide = fit(shelves, "likeness", epochs=1)
+    wide = fit(shelves, "likeness", width=32, epochs=1)
     pruned = prune(wide)
     likeness, before = pruned._likeness, wide.model._likeness
-    assert pruned.config.embedding_dim == 16  # the least there is
+    assert (wide.config.model.embedding_dim, pruned.config.embedding_dim) == (32, 16)
     assert likeness.weight == before.weight > 0
-    torch.testing.assert_close(likeness.items.text_IF, before.items.text_IF)
+    rows = torch.arange(1, 40)
+    strongest = before.items.text_IF[rows, :16]
+    torch.testing.assert_close(likeness.item_vectors(rows), torch.nn.functional.normalize(strongest, dim=1))
 
 
 def test_without_its_text_a_model_answers_alike_and_still_reads_new_ones(shelves, fitted, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from recloom.models.text_features import EVENNESS, Whitening, evening
+from recloom.models.text_features import EXPONENT, Whitening, partial_whitening
 
 
 def test_features_of_many_items_are_uncorrelated_with_unit_variance():
@@ -33,9 +33,9 @@ def test_an_item_without_text_has_no_features():
 def test_catalogues_that_differ_in_where_they_vary_are_evened_out():
     generator = torch.Generator().manual_seed(0)
     wide = torch.randn(5_000, 4, generator=generator) * torch.tensor([4.0, 1.0, 1.0, 0.25]) + 3.0
-    mean_F, evening_FF = evening(wide)
-    deviation_F = ((wide - mean_F) @ evening_FF).std(dim=0)
-    wanted = torch.tensor([4.0, 1.0, 1.0, 0.25]) ** (1 - EVENNESS)
+    mean_F, matrix_FF = partial_whitening(wide)
+    deviation_F = ((wide - mean_F) @ matrix_FF).std(dim=0)
+    wanted = torch.tensor([4.0, 1.0, 1.0, 0.25]) ** (1 - EXPONENT)
     torch.testing.assert_close(deviation_F, wanted, rtol=0.03, atol=0.0)  # in place: nothing is turned
 
 

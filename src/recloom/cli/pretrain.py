@@ -45,7 +45,7 @@ def pretrain(
             shown.add_row(name, str(tried.best_epoch), *(f"{value:.4f}" for value in tried.ndcg_at_10.values()))
         console.print(shown)
     console.print(
-        f"Pretrained on {len(datasets)} dataset{'s' * (len(datasets) > 1)} for {len(done.result.curve)} epochs, the"
+        f"Pretrained on {len(datasets)} dataset{'s' * (len(datasets) > 1)} for {done.result.best_epoch} epochs, the"
         f" network at {done.network_share:g}; NDCG@10 {done.result.best_validation or 0:.4f},"
         f" {'the mean over those left out' if done.left_out else 'on validation'}.\nWrote {out} ({size / 1e6:.1f} MB)."
         f" Next: recloom fit DATASET --pretrained {out} --out MODEL",

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from recloom.dataset import PADDING_INDEX
 from recloom.models.dealt_table import DealtTable, Route, own_rows
-from recloom.models.text_features import Whitening, evening
+from recloom.models.text_features import Whitening, partial_whitening
 from recloom.workers import ALONE, Workers
 
 Fusion = Literal["id", "text", "sum", "gated", "concat", "init"]
@@ -309,10 +309,11 @@ def _whiten_text(items: ItemVectors, _: object = None) -> None:
     items.text_IF = items.whitening(own_rows(items._text_IE, items._workers).to(items.whitening.mean_E))
     if items.catalogue_I is not None:
         has_text_I = items.text_IF.abs().amax(dim=1) > 0
-        for catalogue in torch.unique(items.catalogue_I):
-            rows_I = has_text_I & (items.catalogue_I == catalogue)
-            mean_F, evening_FF = evening(items.text_IF[rows_I])
-            items.text_IF[rows_I] = (items.text_IF[rows_I] - mean_F) @ evening_FF
+        catalogue_I = items.catalogue_I.to(has_text_I.device)
+        for catalogue in torch.unique(catalogue_I[has_text_I]):
+            rows_I = has_text_I & (catalogue_I == catalogue)
+            mean_F, matrix_FF = partial_whitening(items.text_IF[rows_I])
+            items.text_IF[rows_I] = (items.text_IF[rows_I] - mean_F) @ matrix_FF
     if items.others:
         items.others_IF = items._features(
             [own_rows(other._vectors_IE, items._workers) for other in modalities(items.others)]

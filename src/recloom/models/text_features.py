@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-EVENNESS = 0.75
-"""How far the directions of a catalogue are evened out: 0 leaves their variances, 1 makes them all the same."""
+EXPONENT = 0.75
+"""Of partial whitening: 0 leaves the variances of a catalogue's directions, 1 makes them all the same."""
+LEAST_VARIANCE = 1e-8
+"""Where no direction has more, texts do not differ, or there is one alone."""
 
 
 class Whitening(nn.Module):
@@ -43,8 +45,8 @@ class Whitening(nn.Module):
             embeddings_NE: Of this catalogue, none of them all zero.
         """
         self.mean_E = embeddings_NE.mean(dim=0) if len(embeddings_NE) else self.mean_E
-        _, evening_FF = evening((embeddings_NE - self.mean_E) @ projection_EF)
-        self.projection_EF = projection_EF @ evening_FF
+        _, matrix_FF = partial_whitening((embeddings_NE - self.mean_E) @ projection_EF)
+        self.projection_EF = projection_EF @ matrix_FF
 
     def forward(self, embeddings_NE: Tensor) -> Tensor:
         """Return features of shape (N, F); all zero for an item without text."""
@@ -52,7 +54,7 @@ class Whitening(nn.Module):
         return ((embeddings_NE - self.mean_E) @ self.projection_EF) * has_text_N1
 
 
-def evening(features_NF: Tensor) -> tuple[Tensor, Tensor]:
+def partial_whitening(features_NF: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean of a catalogue's features, and the matrix that evens out what they are around it.
 
     What texts of one catalogue have in common, and along which directions they differ most, says little about which of
@@ -64,15 +66,18 @@ def evening(features_NF: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean_F = features_NF.mean(dim=0) if len(features_NF) else features_NF.new_zeros(features_NF.shape[1])
     direction_FF, variance_F = _principal((features_NF - mean_F).double(), features_NF.shape[1])
-    evening_FF = direction_FF * variance_F.clamp_min(1e-12) ** (-EVENNESS / 2) @ direction_FF.T
-    return mean_F, evening_FF.float()
+    if variance_F.max() < LEAST_VARIANCE:
+        return mean_F, torch.eye(len(mean_F)).to(mean_F)
+    matrix_FF = direction_FF * variance_F.clamp_min(1e-12) ** (-EXPONENT / 2) @ direction_FF.T
+    return mean_F, matrix_FF.to(mean_F)
 
 
 def _principal(centred_NE: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the strongest directions of embeddings and the variance along each, shapes (E, count) and (count,)."""
     covariance_EE = centred_NE.T @ centred_NE / max(1, len(centred_NE) - 1)
     # numpy's, because torch 2.13's solver now and then gives up on a covariance of a handful of items.
-    variance_E, direction_EE = map(torch.from_numpy, np.linalg.eigh(covariance_EE.numpy()))
+    found = np.linalg.eigh(covariance_EE.cpu().numpy())
+    variance_E, direction_EE = (torch.from_numpy(values).to(covariance_EE) for values in found)
     variance_F, direction_EF = variance_E.flip(0)[:count], direction_EE.flip(1)[:, :count]
     # From few items the variances are guesses, and evening them out would make all items equally unlike: the
     # fewer items, the more each direction keeps its length (shrinkage towards the mean variance).

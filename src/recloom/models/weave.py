@@ -76,7 +76,8 @@ class WeaveConfig:
     """What reads the sequence."""
     fusion: Fusion | Literal["separate", "likeness"] = "sum"
     """How id and text become one item vector; `separate` trains an id model and a text model side by side and adds
-    their scores, `likeness` is `sum` and adds how like the text is to recent ones, as much as validation says."""
+    their scores, `likeness` is `sum` and adds how like the text is to recent ones, as much as validation says:
+    nothing where that has fewer than 100 cases, or is not to be asked (privacy.epsilon)."""
     embedding_dim: int = 256
     """Width D of item vectors and queries."""
     hidden_dim: int = 256
@@ -357,7 +358,7 @@ class Weave(TrainedModel, VectorModel):
         if not possible_B.all():
             score_BC = score_BC[possible_B]
         if likeness is not None:
-            score_BC += likeness.tune(score_BC, position_B[possible_B], asked, candidate_C)
+            likeness.tune(score_BC, position_B[possible_B], asked, candidate_C)
         if self.config.popularity:
             self.prior.fit(score_BC, candidate_C, position_B[possible_B], asked, self.prior.count_new(there_N))
 
@@ -496,7 +497,7 @@ class Weave(TrainedModel, VectorModel):
             tower.to_query.requires_grad_(False)
 
     @torch.no_grad()
-    def quieten_network(self, share: float) -> None:
+    def scale_network(self, share: float) -> None:
         """Let a share of what the network makes of a history be added to what was recent; 0 leaves that alone."""
         for tower in self._towers:
             tower.from_network.weight.mul_(share)
@@ -786,8 +787,11 @@ class Likeness(Tower):
         nn.init.eye_(self.items.from_text.weight)
 
     @torch.no_grad()
-    def tune(self, score_BC: Tensor, target_position_B: Tensor, histories: Histories, candidate_C: Tensor) -> Tensor:
-        """Choose the weight under which NDCG@10 is highest, and return what it adds to the scores; shape (B, C).
+    def tune(self, score_BC: Tensor, target_position_B: Tensor, histories: Histories, candidate_C: Tensor) -> None:
+        """Choose the weight under which NDCG@10 is highest, and add what it makes to the scores.
+
+        That is before popularity has been weighed, which then knows of it. With fewer than `LEAST_CASES` the weight
+        stays what it was.
 
         Args:
             score_BC: Of all else; -inf for an item that may not be recommended.
@@ -797,39 +801,42 @@ class Likeness(Tower):
         """
         before, self.weight = self.weight, torch.ones_like(self.weight)
         items_DC = self.item_vectors(candidate_C).T
-        cosine_BC = torch.cat([self.queries(histories.rows(some)) @ items_DC for some in _blocks(len(histories))])
+        blocks = np.split(np.arange(len(histories)), range(HISTORIES_AT_ONCE, len(histories), HISTORIES_AT_ONCE))
+        chosen = float(before)
         if len(histories) >= LEAST_CASES:
-            found = [_ndcg(score_BC + weight * cosine_BC, target_position_B) for weight in LIKENESS_WEIGHTS]
-            self.weight = torch.tensor(LIKENESS_WEIGHTS[int(np.argmax(found))])
-        else:
-            self.weight = before
-        return self.weight * cosine_BC
+            found = np.zeros(len(LIKENESS_WEIGHTS))
+            for some in blocks:
+                cosine_BC = self.queries(histories.rows(some)) @ items_DC
+                for number, weight in enumerate(LIKENESS_WEIGHTS):
+                    found[number] += _gain(score_BC[some] + weight * cosine_BC, target_position_B[some])
+            chosen = LIKENESS_WEIGHTS[int(found.argmax())]
+        for some in blocks:
+            score_BC[some] += chosen * (self.queries(histories.rows(some)) @ items_DC)
+        self.weight = torch.full_like(before, chosen)
 
     def queries(self, histories: Histories, num_shared: int = 0) -> Tensor:
-        item_index_BL, length_B = torch.from_numpy(histories.item_index_BL).long(), torch.from_numpy(histories.length_B)
-        recent_BLD = self.recent(self._texts(item_index_BL))
-        return self._to_query(recent_BLD[torch.arange(len(length_B)), length_B - 1])
+        # Circumstances and the network, all zero, are passed by.
+        device = self.weight.device
+        item_index_BL = torch.from_numpy(histories.item_index_BL).long().to(device)
+        rows, position_BL = torch.unique(item_index_BL, return_inverse=True)
+        last_B = torch.from_numpy(histories.length_B).to(device) - 1
+        recent_BLD = self.recent(self.items(rows)[position_BL])
+        return self._to_query(recent_BLD[torch.arange(len(last_B), device=device), last_B])
 
     def step_queries(self, histories: Histories) -> Tensor:
-        return self._to_query(self.recent(self._texts(torch.from_numpy(histories.item_index_BL).long())))
-
-    def _texts(self, item_index_BL: Tensor) -> Tensor:
-        # Circumstances and the network, all zero, are passed by.
-        rows, position_BL = torch.unique(item_index_BL.to(self.weight.device), return_inverse=True)
-        vectors_BLD: Tensor = self.items(rows)[position_BL]
-        return vectors_BLD
+        # A pupil compares texts by itself: taught to, it would count them twice.
+        return self.weight.new_zeros(*histories.item_index_BL.shape, self.config.embedding_dim)
 
     def _to_query(self, state_ND: Tensor) -> Tensor:
         return functional.normalize(state_ND, dim=-1, eps=1e-6) * self.weight
 
 
-def _blocks(count: int) -> list[np.ndarray]:
-    return np.split(np.arange(count), range(HISTORIES_AT_ONCE, count, HISTORIES_AT_ONCE))
-
-
-def _ndcg(score_BC: Tensor, target_position_B: Tensor) -> float:
-    rank_B = (score_BC > score_BC.gather(1, target_position_B[:, None])).sum(dim=1)
-    return float(torch.where(rank_B < 10, 1 / torch.log2(rank_B + 2.0), 0.0).mean())
+def _gain(score_BC: Tensor, target_position_B: Tensor) -> float:
+    """Return the sum of NDCG@10 over cases; of equal scores the earlier candidate comes first, as in every list."""
+    target_score_B1 = score_BC.gather(1, target_position_B[:, None])
+    is_before_BC = torch.arange(score_BC.shape[1]) < target_position_B[:, None]
+    rank_B = ((score_BC > target_score_B1) | ((score_BC == target_score_B1) & is_before_BC)).sum(dim=1)
+    return float(torch.where(rank_B < 10, 1 / torch.log2(rank_B + 2.0), 0.0).sum())
 
 
 def _network(config: WeaveConfig) -> SequenceNetwork:
