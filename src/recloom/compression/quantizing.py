@@ -3,6 +3,8 @@
 Shapes: N items with a vector, D width, M pairs of coordinates, K centroids of each, W coordinates of a centroid.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -55,6 +57,7 @@ def quantize(recommender: Recommender) -> Recommender:
 def _centroids(vectors_ND: torch.Tensor) -> torch.Tensor:
     """Return up to 256 centroids for each part of the vectors' directions, shape (M, K, W)."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     rows = np.random.default_rng(0).permutation(len(vectors_ND))[:MOST_TRAINING_VECTORS]
     direction_ND = functional.normalize(vectors_ND[np.sort(rows)], dim=1).numpy()
@@ -62,7 +65,10 @@ def _centroids(vectors_ND: torch.Tensor) -> torch.Tensor:
     for begin in range(0, direction_ND.shape[1], COORDINATES_PER_BYTE):
         part_NW = direction_ND[:, begin : begin + COORDINATES_PER_BYTE]
         count = min(CENTROIDS, len(np.unique(part_NW, axis=0)))
-        found = KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0).fit(part_NW)
+        with warnings.catch_warnings():
+            # Vectors that differ by rounding share a centroid, and it takes fewer.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = KMeans(count, init="random", n_init=1, max_iter=ROUNDS, random_state=0).fit(part_NW)
         # Where there are fewer centroids than a byte has numbers, the rest of the numbers repeat them.
         parts.append(np.resize(found.cluster_centers_, (CENTROIDS, COORDINATES_PER_BYTE)))
     return torch.from_numpy(np.stack(parts)).float()
