@@ -208,31 +208,33 @@ def count_workers(model: Path, queries: int) -> None:
 
 
 def plot() -> None:
-    """Draw processor seconds and megabytes a million interactions, both axes logarithmic."""
+    """Draw processor seconds and megabytes a million interactions of the last two runs, both axes logarithmic."""
     rows = [row for row in map(json.loads, FIGURES.read_text().splitlines()) if row["stage"] in STAGES]
+    shown = sorted({row["run"] for row in rows})[-2:]
+    rows = [row for row in rows if row["run"] in shown]
     shapes: list[str] = []
     for panel, (what, key, scale) in enumerate((("processor seconds", "work_seconds", 1), ("megabytes", "bytes", 1e6))):
-        shapes += draw_panel(f"{what} for a million interactions", rows, key, scale, left=60 + 330 * panel)
+        shapes += draw_panel(f"{what} for a million interactions", rows, key, scale, left=60 + 370 * panel)
     body = "\n".join(shapes)
-    head = '<svg xmlns="http://www.w3.org/2000/svg" width="700" height="300" font-family="sans-serif" font-size="11">'
-    (HERE / "scaling.svg").write_text(f'{head}\n<rect width="700" height="300" fill="white"/>\n{body}\n</svg>\n')
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="780" height="270" font-family="sans-serif" font-size="11">'
+    (HERE / "scaling.svg").write_text(f'{head}\n<rect width="780" height="270" fill="white"/>\n{body}\n</svg>\n')
 
 
 def draw_panel(title: str, rows: list[dict[str, float]], key: str, scale: float, left: int) -> list[str]:
-    width, height, top, decades = 240, 200, 40, 3
+    width, height, top, decades = 240, 200, 40, 4
 
     def x(millions: float) -> float:
         return left + width * math.log10(millions) / 2  # 1 to 100 million
 
     def y(value: float) -> float:
-        return top + height * (1 - (math.log10(value) + 1) / decades)  # 0.1 to 100
+        return top + height * (1 - (math.log10(value) + 1) / decades)  # 0.1 to 1,000
 
     shapes = [f'<text x="{left}" y="{top - 15}" font-weight="bold">{title}</text>']
     shapes += [
         f'<text x="{x(millions):.0f}" y="{top + height + 15}" text-anchor="middle">{millions} million</text>'
         for millions in (1, 10, 100)
     ]
-    for value in (0.1, 1, 10, 100):
+    for value in (0.1, 1, 10, 100, 1_000):
         shapes.append(f'<text x="{left - 6}" y="{y(value) + 4:.0f}" text-anchor="end">{value:g}</text>')
         shapes.append(f'<line x1="{left}" x2="{left + width}" y1="{y(value):.0f}" y2="{y(value):.0f}" stroke="#ddd"/>')
     colours = dict(zip(STAGES, ("#1b6ca8", "#d95f02", "#2a9d4a", "#c2185b", "#8a4fbe"), strict=True))
