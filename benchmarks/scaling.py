@@ -23,11 +23,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "scaling.jsonl"
+DRAWN = (3, 4)
+"""Runs in which the catalogue grows with the log, to 100 million interactions."""
 DASHES = ("4 3", "none")
 """Of the lines of even runs and of odd ones."""
 INTERACTIONS_A_USER = 25
 ITEMS_A_MILLION = 10_000
-MOST_ITEMS = 1_000_000
+MOST_ITEMS = int(os.environ.get("MOST_ITEMS", "1000000"))
+"""Of a catalogue; what a million interactions cost without it growing is seen with few."""
 USERS_OF_A_PART, MOST_PARTS = 1_000, 4
 
 
@@ -208,10 +211,9 @@ def count_workers(model: Path, queries: int) -> None:
 
 
 def plot() -> None:
-    """Draw processor seconds and megabytes a million interactions of the last two runs, both axes logarithmic."""
+    """Draw processor seconds and megabytes a million interactions of the runs in `DRAWN`, both axes logarithmic."""
     rows = [row for row in map(json.loads, FIGURES.read_text().splitlines()) if row["stage"] in STAGES]
-    shown = sorted({row["run"] for row in rows})[-2:]
-    rows = [row for row in rows if row["run"] in shown]
+    rows = [row for row in rows if row["run"] in DRAWN]
     shapes: list[str] = []
     for panel, (what, key, scale) in enumerate((("processor seconds", "work_seconds", 1), ("megabytes", "bytes", 1e6))):
         shapes += draw_panel(f"{what} for a million interactions", rows, key, scale, left=60 + 370 * panel)
