@@ -58,7 +58,14 @@ def held_out(options: argparse.Namespace) -> None:
     begin = {"training": {"pretrained": str(options.pretrained)}}
     still = {"training": {**begin["training"], "epochs": 0}}
     if "zero-shot" in wanted:
-        runs.append(("zero-shot, text only", "weave", 1.0, {**still, "model": {"popularity": False, "request": False}}))
+        runs.append(
+            (
+                "zero-shot, text only",
+                "weave",
+                1.0,
+                {**still, "model": {"popularity": False, "request": False, "fusion": "sum"}},
+            )
+        )
     if "zero-shot-popularity" in wanted:
         runs.append(("zero-shot, popularity of the target", "weave", 1.0, still))
     for share in map(float, options.shares.split(",")):

@@ -22,6 +22,7 @@ from recloom.training import (
     TrainingResult,
     hardware,
     remove_checkpoint,
+    told_where,
     train,
     versions,
 )
@@ -223,10 +224,6 @@ class _LeaveOneOut:
         # How much of the network is to be carried over is decided where it was never seen, else all of it is.
         shares = SHARES if without else (1.0,)
         validate = None if asked is None else lambda: max(self.ndcg(model, asked, shares).values())
-        told = self.progress
-        if told and name:
-            outer = told
-            told = lambda what, done, total: outer(f"without {name}: {what}", done, total)  # noqa: E731
         result = train(
             model,
             data,
@@ -235,7 +232,7 @@ class _LeaveOneOut:
             judge_beginning=without > 0,
             checkpoint=path,
             key=f"{self.key} without {without} for {training.epochs}",
-            progress=told,
+            progress=told_where(self.progress, f"without {name}") if name else self.progress,
         )
         if not result.curve or (without and result.stopped == "interrupted"):
             raise KeyboardInterrupt  # nothing was learned that could be kept

@@ -24,7 +24,7 @@ from recloom.events import Entities, Interactions
 from recloom.fitting import CACHE_NAME
 from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
-from recloom.training import Progress
+from recloom.training import Progress, told_where
 
 Act = Literal["never", "update", "retrain", "window"]
 GOOD_ENOUGH = 0.97
@@ -206,7 +206,7 @@ def backtest(
     for step, (begin, end) in enumerate(pairwise(cuts)):
         asked = log.dataset_until(end)
         for keeper in keepers:
-            told = _told(progress, f"step {step + 1} of {steps}, {keeper.habit.name}")
+            told = told_where(progress, f"step {step + 1} of {steps}, {keeper.habit.name}")
             keeper.act(log, step, cuts, partial(fit, progress=told), told)
         if step == 0:
             fit_seconds = max(seconds for _, seconds in fitted.values())
@@ -223,13 +223,6 @@ def backtest(
     best = max(habits, key=lambda habit: courses[list(habits).index(habit)].mean)
     from_retraining, from_best = (_differences(habits, over_all, other) for other in (Habit("retrain"), best))
     return Backtest(model, cuts[:-1], cases, fit_seconds, courses, from_retraining, from_best)
-
-
-def _told(progress: Progress | None, where: str) -> Progress | None:
-    if progress is None:
-        return None
-    progress(where, 0, 1)
-    return lambda what, done, total: progress(f"{where}: {what}", done, total)
 
 
 def _differences(habits: Sequence[Habit], over_all: Sequence[np.ndarray], other: Habit) -> dict[str, PairedDifference]:

@@ -10,6 +10,7 @@ from recloom.training.trainer import (
     TrainingResult,
     UpdateConfig,
     new_and_replayed,
+    told_where,
     train,
     usual_batch_size,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "peak_memory_bytes",
     "refit_checkpoint",
     "remove_checkpoint",
+    "told_where",
     "train",
     "train_privately",
     "usual_batch_size",

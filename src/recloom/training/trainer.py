@@ -27,6 +27,14 @@ Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much is done and how much there is to do."""
 
 
+def told_where(progress: Progress | None, where: str) -> Progress | None:
+    """Return a progress that also says of which of several runs it tells; None where nobody listens."""
+    if progress is None:
+        return None
+    progress(where, 0, 1)
+    return lambda what, done, total: progress(f"{where}: {what}", done, total)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How a model is trained: the [training] table of a run file."""
