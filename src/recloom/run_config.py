@@ -217,7 +217,8 @@ def _check_private(model_class: type[Model], settings: Tables) -> None:
 def _people_come_back(dataset: Dataset, split: SplitConfig) -> bool:
     """Measure on the training part whether people often return to items they had."""
     segments = split_dataset(dataset, split).train
-    positions = segments.positions()
-    users = np.repeat(np.arange(len(segments.start)), segments.end - segments.start)
-    distinct = len(np.unique(users * (len(dataset.items) + 1) + dataset.item_index[positions]))
-    return len(positions) > 0 and 1 - distinct / len(positions) > REPEATS_MATTER
+    num_items, distinct = len(dataset.items) + 1, 0
+    for block in segments.blocks():
+        user = np.repeat(np.arange(len(block.start)), block.end - block.start)
+        distinct += len(np.unique(user * num_items + dataset.item_index[block.positions()]))
+    return distinct > 0 and 1 - distinct / segments.num_interactions > REPEATS_MATTER

@@ -1,6 +1,6 @@
 """Positions in the flat arrays -> padded batches of histories, without a Python object per row."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -131,7 +131,7 @@ def windows(segments: Segments, length: int, stride: int | None = None) -> tuple
     return start, end
 
 
-def neighbouring_pairs(dataset: Dataset, segments: Segments, reach: int) -> tuple[np.ndarray, np.ndarray]:
+def neighbouring_pairs(dataset: Dataset, segments: Segments, reach: int) -> Iterator[np.ndarray]:
     """Return the items of every two interactions of a user that are near each other and with different items.
 
     Args:
@@ -139,18 +139,15 @@ def neighbouring_pairs(dataset: Dataset, segments: Segments, reach: int) -> tupl
         segments: A stretch of positions for each user.
         reach: Most interactions apart.
 
-    Returns:
-        Item indices, the earlier first, int64 of shape (pairs, 2), and how many interactions apart, shape (pairs,).
+    Yields:
+        For 1, 2, ... interactions apart, item indices, the earlier first, int64 of shape (pairs, 2).
     """
     positions = segments.positions()
     user = np.searchsorted(dataset.user_offsets, positions, side="right")
     item = dataset.item_index[positions].astype(np.int64)
-    pairs, apart = [], []
     for distance in range(1, reach + 1):
         together = (user[distance:] == user[:-distance]) & (item[distance:] != item[:-distance])
-        pairs.append(np.stack([item[:-distance][together], item[distance:][together]], axis=1))
-        apart.append(np.full(int(together.sum()), distance))
-    return np.concatenate(pairs), np.concatenate(apart)
+        yield np.stack([item[:-distance][together], item[distance:][together]], axis=1)
 
 
 def gather(

@@ -6,6 +6,8 @@ most papers do. `user-disjoint`: some users are not learned from at all, and ask
 """
 
 import hashlib
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +22,8 @@ Ties = Literal["strict", "file"]
 SECONDS_PER_DAY = 86_400
 VALIDATION_TIMES = 10
 """Times at which temporal validation asks what comes next."""
+INTERACTIONS_AT_ONCE = 2**22
+TIME_BINS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,14 @@ class Segments:
         """Return every position inside a stretch, ascending."""
         return expand_ranges(self.start, self.end)
 
+    def blocks(self) -> Iterator["Segments"]:
+        """Part the people into blocks of some `INTERACTIONS_AT_ONCE`, so that no array has to be as long as the log."""
+        before = np.cumsum(self.end - self.start)
+        bounds = np.searchsorted(before, np.arange(INTERACTIONS_AT_ONCE, self.num_interactions, INTERACTIONS_AT_ONCE))
+        edges = [0, *np.unique(bounds + 1).tolist(), len(self.start)]
+        for begin, end in itertools.pairwise(edges):
+            yield Segments(self.start[begin:end], self.end[begin:end])
+
 
 def stretches_of(dataset: Dataset, chosen_N: np.ndarray) -> Segments:
     """Return the stretch of each person's interactions that some of the log make up.
@@ -183,8 +195,8 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
     test_start = _ends_before(dataset, split_time)
     full_end = end if config.everything else test_start
     test_end = end if config.test_until is None else _ends_before(dataset, config.test_until)
-    test, unusable = _cases(start, test_start, target=test_start, until=np.maximum(test_start, test_end))
-    validation = _asked_often(dataset, config, validation_time, start, full_end)
+    test, unusable = _cases(start, test_start, until=np.maximum(test_start, test_end))
+    validation = _asked_often(dataset, validation_time, start, full_end)
     return Split(
         train=_recent(dataset, Segments(start, train_end), config, validation_time),
         full=_recent(dataset, Segments(start, full_end), config, split_time),
@@ -195,25 +207,21 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
     )
 
 
-def _asked_often(dataset: Dataset, config: SplitConfig, since: int, start: np.ndarray, until: np.ndarray) -> Cases:
+def _asked_often(dataset: Dataset, since: int, start: np.ndarray, until: np.ndarray) -> Cases:
     """Ask, at several times from `since` on, for each user's first interaction after that time.
 
     A single time asks so few users of a small log that chance would decide when to stop.
     """
-    times = np.sort(dataset.timestamp[_later_than(dataset, since, until)])
-    asked = []
-    for time in np.unique(times[(np.arange(VALIDATION_TIMES) * len(times)) // VALIDATION_TIMES]) if len(times) else []:
-        target = _ends_before(dataset, int(time))
-        cases, _ = _cases(start, target, target, until)
-        asked.append(np.stack([cases.user_index, cases.history_start, cases.history_end, cases.target]))
-    distinct = np.unique(np.concatenate(asked, axis=1), axis=1) if asked else np.zeros((4, 0), dtype=np.int64)
-    return Cases(*distinct)
-
-
-def _later_than(dataset: Dataset, since: int, until: np.ndarray) -> np.ndarray:
-    """Return the positions of interactions at or after `since` and before each user's `until`."""
     first = _ends_before(dataset, since)
-    return expand_ranges(first, np.maximum(first, until))
+    held_out = Segments(first, np.maximum(first, until))
+    times = np.sort(np.concatenate([dataset.timestamp[block.positions()] for block in held_out.blocks()]))
+    targets = [np.zeros(0, dtype=np.int64)]
+    for time in np.unique(times[(np.arange(VALIDATION_TIMES) * len(times)) // VALIDATION_TIMES]) if len(times) else []:
+        cases, _ = _cases(start, _ends_before(dataset, int(time)), until)
+        targets.append(cases.target)
+    target = np.unique(np.concatenate(targets))
+    user = np.searchsorted(dataset.user_offsets, target, side="right") - 1
+    return Cases(user, start[user], target, target)
 
 
 def _split_times(timestamp: np.ndarray, config: SplitConfig) -> tuple[int, int]:
@@ -232,22 +240,45 @@ def _split_times(timestamp: np.ndarray, config: SplitConfig) -> tuple[int, int]:
                 f"split.test_until {config.test_until} is not after split.split_time {config.split_time}; the test"
                 " would be empty"
             )
-        before = timestamp[timestamp < config.split_time]
-        return config.split_time, _quantile(before, 1 - config.validation_fraction)
+        return config.split_time, _quantile(timestamp, 1 - config.validation_fraction, config.split_time)
     split_time = _quantile(timestamp, 1 - config.test_fraction)
     return split_time, _quantile(timestamp, 1 - config.test_fraction - config.validation_fraction)
 
 
-def _quantile(timestamp: np.ndarray, fraction: float) -> int:
-    position = min(len(timestamp) - 1, round(fraction * len(timestamp)))
-    return int(np.partition(timestamp, position)[position])
+def _quantile(timestamp: np.ndarray, fraction: float, until: int | None = None) -> int:
+    """Return the time before which a share of the interactions (of those before `until`) lie, without a copy of all."""
+    first, last = int(timestamp.min()), int(timestamp.max()) if until is None else until - 1
+    width = (last - first) // TIME_BINS + 1
+
+    def bins() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for begin in range(0, len(timestamp), INTERACTIONS_AT_ONCE):
+            block = timestamp[begin : begin + INTERACTIONS_AT_ONCE]
+            block = block[block <= last]
+            yield block, (block - first) // width
+
+    ends = np.cumsum(sum(np.bincount(bin_of, minlength=TIME_BINS) for _, bin_of in bins()))
+    position = min(ends[-1] - 1, round(fraction * ends[-1]))
+    bin_there = np.searchsorted(ends, position, side="right")
+    inside = np.concatenate([block[bin_of == bin_there] for block, bin_of in bins()])
+    position -= ends[bin_there - 1] if bin_there else 0
+    return int(np.partition(inside, position)[position])
 
 
 def _ends_before(dataset: Dataset, time: int) -> np.ndarray:
     """For each user index, return the position of the first interaction at or after `time`."""
-    before = np.concatenate([[0], np.cumsum(dataset.timestamp < time)])
     start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
-    return np.asarray(start + before[end] - before[start])  # times ascend within a user
+    return _first_since(dataset.timestamp, start, end, np.broadcast_to(time, start.shape))
+
+
+def _first_since(timestamp: np.ndarray, start: np.ndarray, end: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """For stretches in which times ascend, return the position of the first interaction at or after a time of each."""
+    low, high = start.copy(), end.copy()
+    while len(rows := np.flatnonzero(low < high)):
+        middle = (low[rows] + high[rows]) // 2
+        is_before = timestamp[middle] < time[rows]
+        low[rows[is_before]] = middle[is_before] + 1
+        high[rows[~is_before]] = middle[~is_before]
+    return low
 
 
 def _leave_one_out(dataset: Dataset, config: SplitConfig) -> Split:
@@ -257,9 +288,8 @@ def _leave_one_out(dataset: Dataset, config: SplitConfig) -> Split:
     asked = end - start > held_out
     last = np.where(asked, end - 1, end)
     before_last = np.where(asked, end - held_out, end)
-    history_end = _tie_starts(dataset) if config.tie_rule == "strict" else None
-    validation, _ = _cases(start, before_last, before_last, end, history_end)
-    test, unusable = _cases(start, last, last, end, history_end)
+    validation, _ = _cases(start, before_last, end, _history_end(dataset, before_last, config))
+    test, unusable = _cases(start, last, end, _history_end(dataset, last, config))
     if config.everything:
         test = test.sample(0, seed=0)
     return Split(
@@ -280,9 +310,9 @@ def _user_disjoint(dataset: Dataset, config: SplitConfig) -> Split:
     is_test_U = (share_U < config.test_fraction) & (not config.everything)
     is_validation_U = share_U >= 1 - config.validation_fraction
     last_U = np.maximum(end - 1, start)
-    history_end = _tie_starts(dataset) if config.tie_rule == "strict" else None
-    test, unusable = _cases(start, last_U, np.where(is_test_U, last_U, end), end, history_end)
-    validation, _ = _cases(start, last_U, np.where(is_validation_U, last_U, end), end, history_end)
+    history_end = _history_end(dataset, last_U, config)
+    test, unusable = _cases(start, np.where(is_test_U, last_U, end), end, history_end)
+    validation, _ = _cases(start, np.where(is_validation_U, last_U, end), end, history_end)
     return Split(
         train=_recent(dataset, Segments(start, np.where(is_test_U | is_validation_U, start, end)), config),
         full=_recent(dataset, Segments(start, np.where(is_test_U, start, end)), config),
@@ -294,35 +324,29 @@ def _user_disjoint(dataset: Dataset, config: SplitConfig) -> Split:
 
 
 def _cases(
-    start: np.ndarray,
-    history_end: np.ndarray,
-    target: np.ndarray,
-    until: np.ndarray,
-    history_limit: np.ndarray | None = None,
+    start: np.ndarray, target: np.ndarray, until: np.ndarray, history_end: np.ndarray | None = None
 ) -> tuple[Cases, int]:
     """Ask each user for the interaction at `target`, where it lies before `until` and some history precedes it.
 
     Args:
-        history_limit: For each position, where the history of a target at that position has to end.
+        history_end: Where the history ends. None: at the target.
 
     Returns:
         The cases, and the number of users who have a target but no history.
     """
-    has_target = target < until
-    users = np.flatnonzero(has_target)
-    ends = history_end[users] if history_limit is None else history_limit[target[users]]
+    users = np.flatnonzero(target < until)
+    ends = (target if history_end is None else history_end)[users]
     usable = ends > start[users]
     users, ends = users[usable], ends[usable]
     return Cases(users, start[users], ends, target[users]), int((~usable).sum())
 
 
-def _tie_starts(dataset: Dataset) -> np.ndarray:
-    """For each position, return the first position of the same user with the same timestamp."""
-    changes = np.ones(len(dataset.timestamp), dtype=bool)
-    changes[1:] = dataset.timestamp[1:] != dataset.timestamp[:-1]
-    begins = dataset.user_offsets[1:-1]
-    changes[begins[begins < len(changes)]] = True
-    return np.maximum.accumulate(np.where(changes, np.arange(len(changes)), 0))
+def _history_end(dataset: Dataset, target: np.ndarray, config: SplitConfig) -> np.ndarray | None:
+    """Return where the history of each user's target ends by the rule for ties; None: at the target itself."""
+    if config.tie_rule == "file":
+        return None
+    time = dataset.timestamp[np.minimum(target, len(dataset.timestamp) - 1)]
+    return _first_since(dataset.timestamp, dataset.user_offsets[:-1], target, time)
 
 
 def _recent(dataset: Dataset, segments: Segments, config: SplitConfig, until: int | None = None) -> Segments:

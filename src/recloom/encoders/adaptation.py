@@ -112,7 +112,7 @@ def adapt_encoder(
     if name == "hashing" or name.startswith("openai:"):
         raise ConfigError(f"the encoder {name} has no weights here to adapt; choose minilm, multilingual or a folder")
     source = model_folder(name)
-    pairs_P2, _ = neighbouring_pairs(dataset, split_dataset(dataset, split).train, config.reach)
+    pairs_P2 = np.concatenate([*neighbouring_pairs(dataset, split_dataset(dataset, split).train, config.reach)])
     has_text_I = np.array([bool(text) for text in texts])
     pairs_P2 = pairs_P2[has_text_I[pairs_P2].all(axis=1)]
     if len(pairs_P2) < 2:

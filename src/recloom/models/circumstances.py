@@ -3,7 +3,7 @@
 Shapes: an event or a request each has one value of each kind, in arrays of any one shape (...); D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,13 +118,18 @@ class Circumstances(nn.Module):
 
     def prepare(self, data: TrainingData) -> None:
         """Take from the training data how numbers are to be scaled."""
-        positions = data.segments.positions()
         for column, name in enumerate(self._number_columns):
-            values = data.dataset.context[name].values[positions]
-            values = values[np.isfinite(values)]
-            if len(values):
-                self.mean_F[column], deviation = values.mean(), values.std()
-                self.deviation_F[column] = deviation if deviation > 0 else 1.0
+            values = data.dataset.context[name].values
+
+            def known(values: np.ndarray = values) -> Iterator[np.ndarray]:
+                for block in data.segments.blocks():
+                    found = values[block.positions()].astype(np.float64)
+                    yield found[np.isfinite(found)]
+
+            if count := sum(map(len, known())):
+                mean = sum(found.sum() for found in known()) / count
+                deviation = np.sqrt(sum(np.square(found - mean).sum() for found in known()) / count)
+                self.mean_F[column], self.deviation_F[column] = mean, deviation if deviation > 0 else 1.0
 
     def row_sources(self, other: "Circumstances") -> Tensor:
         """Return the row of another table that means what each row of this one's does, -1 where none does."""

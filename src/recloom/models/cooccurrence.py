@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from recloom.dataset import Segments, neighbouring_pairs
@@ -28,23 +29,23 @@ def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tenso
     https://papers.nips.cc/paper/5477; smoothing from Levy, Goldberg and Dagan (2015).
     """
     num_rows = len(data.dataset.items) + 1
-    pairs, weights = _pairs(data, seed)
-    pairs = np.concatenate([pairs, pairs[:, ::-1]])
-    weights = np.concatenate([weights, weights])
-    keys, inverse = np.unique(pairs[:, 0] * num_rows + pairs[:, 1], return_inverse=True)
-    counts = np.bincount(inverse, weights, minlength=len(keys))
-    rows, columns = keys // num_rows, keys % num_rows
-    frequency = np.bincount(rows, counts, minlength=num_rows)
+    counts = _counts(data, seed).tocoo()
+    rows, columns, information = counts.row, counts.col, counts.data
+    frequency = np.bincount(rows, information, minlength=num_rows)
     smoothed = frequency**SMOOTHING
-    expected = frequency[rows] * smoothed[columns] / max(smoothed.sum(), 1e-9)
-    information = np.log(np.maximum(counts / np.maximum(expected, 1e-9), 1e-9))
+    information /= frequency[rows]  # in place: there are up to as many as MOST_INTERACTIONS x REACH x 2
+    information /= smoothed[columns]
+    information *= smoothed.sum()
+    np.log(information, out=information)
     kept = information > 0
     matrix = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([rows[kept], columns[kept]])),
-        torch.from_numpy(information[kept]).float(),
+        torch.from_numpy(np.stack([rows[kept], columns[kept]], dtype=np.int64)),
+        torch.from_numpy(information[kept].astype(np.float32)),
         (num_rows, num_rows),
         check_invariants=True,
-    ).coalesce()
+        is_coalesced=True,
+    )
+    del counts, rows, columns, information, kept
     spare = width if num_rows < LARGE_CATALOGUE else 16
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -63,12 +64,16 @@ def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tenso
     return vectors * is_known[:, None] * (0.5 / size[is_known].mean())
 
 
-def _pairs(data: TrainingData, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of different items at most `REACH` interactions apart, and one over how far apart."""
-    segments = data.segments
+def _counts(data: TrainingData, seed: int) -> sparse.csr_array:
+    """Return how often two different items were at most `REACH` interactions apart, each time over how far apart."""
+    segments, num_rows = data.segments, len(data.dataset.items) + 1
     if segments.num_interactions > MOST_INTERACTIONS:
         share = MOST_INTERACTIONS / segments.num_interactions
         chosen = np.random.default_rng(seed).random(len(segments.start)) < share
         segments = Segments(segments.start[chosen], segments.end[chosen])
-    pairs, apart = neighbouring_pairs(data.dataset, segments, REACH)
-    return pairs, 1 / apart
+    counts = sparse.csr_array((num_rows, num_rows))
+    for apart, pairs in enumerate(neighbouring_pairs(data.dataset, segments, REACH), start=1):
+        counts += sparse.csr_array((np.full(len(pairs), 1 / apart), pairs.T), (num_rows, num_rows))
+    counts = (counts + counts.T).tocsr()
+    counts.sort_indices()
+    return counts

@@ -31,10 +31,19 @@ class TrainingData:
 
     def item_counts(self, days: float = np.inf) -> np.ndarray:
         """Return how often each item occurs in the last so many days, by item index; shape (I,), int64."""
-        positions = self.segments.positions()
-        items, times = self.dataset.item_index[positions], self.dataset.timestamp[positions]
-        items = items[times > times.max(initial=0) - days * SECONDS_PER_DAY]
-        return np.bincount(items, minlength=len(self.dataset.items) + 1)
+        since, num_rows = self.end - days * SECONDS_PER_DAY, len(self.dataset.items) + 1
+        counts_I = np.zeros(num_rows, dtype=np.int64)
+        for block in self.segments.blocks():
+            positions = block.positions()
+            items, times = self.dataset.item_index[positions], self.dataset.timestamp[positions]
+            counts_I += np.bincount(items[times > since], minlength=num_rows)
+        return counts_I
+
+    @property
+    def end(self) -> int:
+        """The time of the last interaction, UTC seconds; 0 where there is none."""
+        ends = self.segments.end[self.segments.end > self.segments.start]
+        return int(self.dataset.timestamp[ends - 1].max(initial=0))  # times ascend within a user
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,11 @@ class PopularityPrior(nn.Module):
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
         counts_PI = np.stack([data.item_counts(days) for days in DAYS])
-        positions = data.segments.positions()
-        items, times = data.dataset.item_index[positions], data.dataset.timestamp[positions]
-        end = int(times.max(initial=0))
+        end = data.end
         first_I = np.full(counts_PI.shape[1], end)
-        np.minimum.at(first_I, items, times)
+        for block in data.segments.blocks():
+            positions = block.positions()
+            np.minimum.at(first_I, data.dataset.item_index[positions], data.dataset.timestamp[positions])
         is_new_I = counts_PI[-1] == 0
         age_I = (end - first_I) / SECONDS_PER_DAY
         shares_PI = np.where(is_new_I, 0.0, _log_shares(counts_PI))  # as for an item that comes later
@@ -86,8 +86,12 @@ class PopularityPrior(nn.Module):
         self.features_IP = torch.from_numpy(features.T.copy()).float()
         self._usual_P = None
         self.end = torch.tensor(end)
-        lateness = np.log1p((times - first_I[items]) / SECONDS_PER_DAY)
-        self.usual_lateness = torch.tensor(lateness.mean() if len(lateness) else 0.0).float()
+        lateness = 0.0
+        for block in data.segments.blocks():
+            positions = block.positions()
+            waited = data.dataset.timestamp[positions] - first_I[data.dataset.item_index[positions]]
+            lateness += np.log1p(waited / SECONDS_PER_DAY).sum()
+        self.usual_lateness = torch.tensor(lateness / max(1, data.segments.num_interactions)).float()
         self._share_among_new()
 
     def extend(self, query_BD: Tensor, histories: Histories) -> Tensor:
