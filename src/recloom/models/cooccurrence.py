@@ -29,23 +29,28 @@ def cooccurrence_vectors(data: TrainingData, width: int, seed: int = 0) -> Tenso
     https://papers.nips.cc/paper/5477; smoothing from Levy, Goldberg and Dagan (2015).
     """
     num_rows = len(data.dataset.items) + 1
-    counts = _counts(data, seed).tocoo()
-    rows, columns, information = counts.row, counts.col, counts.data
+    counts = _counts(data, seed)
+    rows, columns, information = np.repeat(np.arange(num_rows), np.diff(counts.indptr)), counts.indices, counts.data
+    del counts
+    # There may be MOST_INTERACTIONS x REACH x 2 of them, so this goes in place, and what is done with is let go.
     frequency = np.bincount(rows, information, minlength=num_rows)
     smoothed = frequency**SMOOTHING
-    information /= frequency[rows]  # in place: there are up to as many as MOST_INTERACTIONS x REACH x 2
+    information /= frequency[rows]
     information /= smoothed[columns]
     information *= smoothed.sum()
     np.log(information, out=information)
     kept = information > 0
+    place_2N = np.stack([rows[kept], columns[kept]])
+    del rows, columns
+    value_N = information[kept].astype(np.float32)
+    del information, kept
     matrix = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([rows[kept], columns[kept]], dtype=np.int64)),
-        torch.from_numpy(information[kept].astype(np.float32)),
+        torch.from_numpy(place_2N),
+        torch.from_numpy(value_N),
         (num_rows, num_rows),
         check_invariants=True,
         is_coalesced=True,
     )
-    del counts, rows, columns, information, kept
     spare = width if num_rows < LARGE_CATALOGUE else 16
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
