@@ -55,7 +55,9 @@ def test_histories_end_where_times_change_if_ties_are_strict(dataset):
         assert len(asked)
         for user, start, end, target in zip(*asked.__dict__.values(), strict=True):
             history = range(dataset.user_offsets[user], target)
-            assert list(range(start, end)) == [at for at in history if dataset.timestamp[at] < dataset.timestamp[target]]
+            assert list(range(start, end)) == [
+                at for at in history if dataset.timestamp[at] < dataset.timestamp[target]
+            ]
 
 
 def test_what_is_learned_from_blocks_is_what_is_learned_from_everything(dataset, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from recloom.dataset import Segments
 from recloom.errors import ConfigError, TrainingError
 from recloom.models import MODELS, TrainingData
-from recloom.training import TrainingConfig, train
+from recloom.training import TrainingConfig, batches, train
 from recloom.training.batches import shuffled_batches
 from tests.conftest import fake_text
 
@@ -135,12 +135,26 @@ def test_options_out_of_range_are_refused():
 
 def test_every_window_is_in_one_batch_of_about_the_size_asked_for():
     lengths = np.random.default_rng(0).integers(2, 51, 3_000)
-    batches = list(shuffled_batches(lengths, 512, np.random.default_rng(1)))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(3_000))
-    sizes = [int(lengths[batch].sum()) for batch in batches]
+    found = list(shuffled_batches(lengths, 512, np.random.default_rng(1)))
+    assert sorted(np.concatenate(found).tolist()) == list(range(3_000))
+    sizes = [int(lengths[batch].sum()) for batch in found]
     assert max(sizes) <= 512 + 50
-    padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+    padded = sum(int(lengths[batch].max()) * len(batch) for batch in found)
     assert padded / lengths.sum() < 1.05
+
+
+def test_a_large_log_is_read_in_stretches_that_follow_each_other_by_chance(monkeypatch):
+    monkeypatch.setattr(batches, "WINDOWS_SHUFFLED_TOGETHER", 256)
+    monkeypatch.setattr(batches, "NEIGHBOURS", 16)
+    lengths = np.random.default_rng(0).integers(2, 51, 3_001)
+    order = np.concatenate(list(shuffled_batches(lengths, 512, np.random.default_rng(1))))
+    assert sorted(order.tolist()) == list(range(3_001))
+    for begin in range(0, 3_001 - 256, 256):
+        stretches = np.unique(order[begin : begin + 256] // 16)
+        assert len(stretches) <= 16 + 1  # one of them is the short one at the end
+        assert (np.diff(stretches) > 1).mean() > 0.5  # from all over the log
+    other = np.concatenate(list(shuffled_batches(lengths, 512, np.random.default_rng(2))))
+    assert not np.array_equal(np.unique(other[:256] // 16), np.unique(order[:256] // 16))
 
 
 def test_what_is_older_is_read_less_often(cycle_dataset, dataset_of, monkeypatch):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,9 @@ from recloom.workers import Workers
 if TYPE_CHECKING:
     from recloom.models.pretrained import Pretrained
     from recloom.models.teacher import Teacher
+
+ITEMS_AT_ONCE = 2_048
+"""Items whose scores are worked out together."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,17 @@ class VectorModel(Model):
 
     def scorer(self) -> Scorer:
         items_DI = self.item_vectors().T.contiguous()
-        return lambda histories: self.queries(histories) @ items_DI
+
+        def score(histories: Histories) -> Tensor:
+            query_BD = self.queries(histories)
+            score_BI = torch.empty(len(query_BD), items_DI.shape[1], dtype=torch.float32, device=query_BD.device)
+            # In blocks that are rounded while they still are in the processor's cache.
+            for begin in range(0, items_DI.shape[1], ITEMS_AT_ONCE):
+                some = slice(begin, begin + ITEMS_AT_ONCE)
+                score_BI[:, some] = query_BD @ items_DI[:, some]
+            return score_BI
+
+        return score
 
     def similarity(self, item_index: int) -> Tensor:
         unit_ID = functional.normalize(self.similarity_vectors(), dim=1)

@@ -14,8 +14,8 @@ from torch import Tensor
 from recloom.dataset import PADDING_INDEX, Dataset, Histories
 from recloom.models.interface import ItemText, Model
 
-SCORES_AT_ONCE = 8_000_000
-"""Most scores held in memory together, 64 MB: full ranking never materialises users times items."""
+SCORES_AT_ONCE = 32_000_000
+"""Most scores held in memory together, 128 MB: full ranking never materialises users times items."""
 
 
 @dataclass(frozen=True)
