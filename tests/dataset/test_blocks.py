@@ -1,4 +1,4 @@
-"""What goes through the log in blocks, so that it need not fit into memory, finds what looking at all of it at once does."""
+"""What goes through the log in blocks, so that it need not fit into memory, finds what looking at all of it does."""
 
 import numpy as np
 import pytest

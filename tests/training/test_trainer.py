@@ -146,13 +146,15 @@ def test_every_window_is_in_one_batch_of_about_the_size_asked_for():
 def test_a_large_log_is_read_in_stretches_that_follow_each_other_by_chance(monkeypatch):
     monkeypatch.setattr(batches, "WINDOWS_SHUFFLED_TOGETHER", 256)
     monkeypatch.setattr(batches, "NEIGHBOURS", 16)
-    lengths = np.random.default_rng(0).integers(2, 51, 3_001)
+    lengths = np.random.default_rng(0).integers(2, 51, 3_072)
     order = np.concatenate(list(shuffled_batches(lengths, 512, np.random.default_rng(1))))
-    assert sorted(order.tolist()) == list(range(3_001))
-    for begin in range(0, 3_001 - 256, 256):
+    assert sorted(order.tolist()) == list(range(3_072))
+    for begin in range(0, 3_072, 256):
         stretches = np.unique(order[begin : begin + 256] // 16)
-        assert len(stretches) <= 16 + 1  # one of them is the short one at the end
+        assert len(stretches) == 16
         assert (np.diff(stretches) > 1).mean() > 0.5  # from all over the log
+    uneven = np.concatenate(list(shuffled_batches(lengths[:-7], 512, np.random.default_rng(1))))
+    assert sorted(uneven.tolist()) == list(range(3_065))
     other = np.concatenate(list(shuffled_batches(lengths, 512, np.random.default_rng(2))))
     assert not np.array_equal(np.unique(other[:256] // 16), np.unique(order[:256] // 16))
 
