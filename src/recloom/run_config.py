@@ -202,11 +202,6 @@ def _check_private(model_class: type[Model], settings: Tables) -> None:
                 f"model.{option} is {chosen[option]}, which would learn from counts of what people did, with no noise;"
                 f" under privacy.epsilon leave it out"
             )
-    if chosen.get("fusion") == "likeness":
-        raise ConfigError(
-            "model.fusion is likeness, in which what people did decides how much texts count, with no noise; under"
-            " privacy.epsilon take another"
-        )
     if settings.get("training", {}).get("epochs") == 0:
         raise ConfigError(
             "training.epochs is 0, and under privacy.epsilon a model begins with nothing; take at least 1"

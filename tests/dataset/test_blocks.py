@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from recloom import run_config
 from recloom.dataset import SplitConfig, split_dataset, splits
 from recloom.models import TrainingData
 from recloom.models.circumstances import Circumstances
@@ -49,6 +50,13 @@ def test_the_split_begins_where_a_share_of_the_sorted_times_says(dataset, blocks
     assert split.train.num_interactions == (times < train_end).sum()
 
 
+def test_the_time_of_a_split_is_found_however_times_are_spread(dataset_of, blocks):
+    for times in ([7] * 9, [0, *range(1_600_000_000, 1_600_000_009)], [1, 2, 2, 2, 2, 2, 2, 2, 3]):
+        dataset = dataset_of([f"u{user},i,{time}" for user, time in enumerate(times)])
+        assert splits._quantile(dataset.timestamp, 0.9) == times[round(0.9 * len(times))]
+        assert splits._quantile(dataset.timestamp, 0.5, until=times[-1] + 1) == times[round(0.5 * len(times))]
+
+
 def test_histories_end_where_times_change_if_ties_are_strict(dataset):
     split = split_dataset(dataset, SplitConfig(protocol="leave-one-out", ties="strict"))
     for asked in (split.validation, split.test):
@@ -69,7 +77,9 @@ def test_what_is_learned_from_blocks_is_what_is_learned_from_everything(dataset,
         found = [prior.features_IP, prior.usual_lateness, prior.end, circumstances.mean_F, circumstances.deviation_F]
         return [*found, torch.from_numpy(data.item_counts(5.0)), _people_come_back(dataset, SplitConfig())]
 
+    monkeypatch.setattr(run_config, "REPEATS_MATTER", 0.14)  # 147 of 1,000 interactions are with an item one had
     whole = learn()
+    assert whole[-1]
     monkeypatch.setattr(splits, "INTERACTIONS_AT_ONCE", 7)
     torch.testing.assert_close(learn(), whole)
     price = dataset.context["price"].values[split_dataset(dataset, SplitConfig()).train.positions()]

@@ -264,7 +264,6 @@ def test_what_was_promised_is_kept_and_printed(cycle_dataset, tmp_path, capsys, 
     ("settings", "message"),
     [
         ({"model": {"warm_start": True}}, "model.warm_start is True, which would learn from counts"),
-        ({"model": {"fusion": "likeness"}}, "how much texts count, with no noise; under privacy.epsilon take another"),
         ({"model": {"popularity": True}}, "model.popularity is True, which would learn from counts"),
         ({"model": {"sampling": "popularity"}}, "model.sampling is popularity, which would learn from counts"),
         ({"training": {"teacher": "somewhere"}}, "training.teacher would let people's data in"),

@@ -22,7 +22,7 @@ from recloom.evaluation import Evaluation, Judge, Metric, Slice, with_intervals
 from recloom.evaluation.categories import category_shares, column_slices
 from recloom.evaluation.significance import PairedDifference, holm, paired_difference
 from recloom.fitting import read_catalogue
-from recloom.models import MODELS, CountedModel, ItemText, Rankings
+from recloom.models import MODELS, CountedModel, ItemText, Rankings, TrainingData
 from recloom.recommender import Recommender
 from recloom.run_config import RunConfig
 from recloom.training import Progress, hardware, peak_memory_bytes, versions
@@ -215,7 +215,7 @@ def compare(
     cutoffs = sorted(cutoffs)
     main = f"{MAIN_METRIC}@{cutoffs[len(cutoffs) // 2]}"
     text, encode_seconds = _read_text(dataset, entries, settings, progress)
-    counts_I = np.bincount(dataset.item_index[split.full.positions()], minlength=len(dataset.items) + 1)
+    counts_I = TrainingData(dataset, split.full).item_counts()
     judge = Judge(dataset, base.split, counts_I, text.leading_vectors if text else None, category, slice_by)
     # A column that is not there is better missed now than after everything was fitted.
     for column in slice_by:
@@ -452,7 +452,7 @@ def _backtest(
         split = split_dataset(dataset, there)
         assert there.split_time is not None
         assert there.test_until is not None
-        counts_I = np.bincount(dataset.item_index[split.full.positions()], minlength=len(dataset.items) + 1)
+        counts_I = TrainingData(dataset, split.full).item_counts()
         judge = Judge(dataset, there, counts_I, None)
         stretch = {"split_time": there.split_time, "test_until": there.test_until}
         moved = {**settings, "split": {**settings.get("split", {}), **stretch}}

@@ -132,7 +132,7 @@ def windows(segments: Segments, length: int, stride: int | None = None) -> tuple
 
 
 def neighbouring_pairs(dataset: Dataset, segments: Segments, reach: int) -> Iterator[np.ndarray]:
-    """Return the items of every two interactions of a user that are near each other and with different items.
+    """Yield the items of every two interactions of a user that are near each other and with different items.
 
     Args:
         dataset: Where the interactions are.

@@ -23,7 +23,9 @@ SECONDS_PER_DAY = 86_400
 VALIDATION_TIMES = 10
 """Times at which temporal validation asks what comes next."""
 INTERACTIONS_AT_ONCE = 2**22
+"""Interactions of which arrays are made: 32 MB for each number that is made of one."""
 TIME_BINS = 2**16
+"""Stretches of time that are told apart at once when the time of a split is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +198,7 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
     full_end = end if config.everything else test_start
     test_end = end if config.test_until is None else _ends_before(dataset, config.test_until)
     test, unusable = _cases(start, test_start, until=np.maximum(test_start, test_end))
-    validation = _asked_often(dataset, validation_time, start, full_end)
+    validation = _asked_often(dataset, start, train_end, full_end)
     return Split(
         train=_recent(dataset, Segments(start, train_end), config, validation_time),
         full=_recent(dataset, Segments(start, full_end), config, split_time),
@@ -207,13 +209,12 @@ def _temporal(dataset: Dataset, config: SplitConfig) -> Split:
     )
 
 
-def _asked_often(dataset: Dataset, since: int, start: np.ndarray, until: np.ndarray) -> Cases:
-    """Ask, at several times from `since` on, for each user's first interaction after that time.
+def _asked_often(dataset: Dataset, start: np.ndarray, since: np.ndarray, until: np.ndarray) -> Cases:
+    """Ask, at several times of what lies between two positions of each user, for their first interaction after them.
 
     A single time asks so few users of a small log that chance would decide when to stop.
     """
-    first = _ends_before(dataset, since)
-    held_out = Segments(first, np.maximum(first, until))
+    held_out = Segments(since, np.maximum(since, until))
     times = np.sort(np.concatenate([dataset.timestamp[block.positions()] for block in held_out.blocks()]))
     targets = [np.zeros(0, dtype=np.int64)]
     for time in np.unique(times[(np.arange(VALIDATION_TIMES) * len(times)) // VALIDATION_TIMES]) if len(times) else []:
@@ -246,28 +247,35 @@ def _split_times(timestamp: np.ndarray, config: SplitConfig) -> tuple[int, int]:
 
 
 def _quantile(timestamp: np.ndarray, fraction: float, until: int | None = None) -> int:
-    """Return the time before which a share of the interactions (of those before `until`) lie, without a copy of all."""
-    first, last = int(timestamp.min()), int(timestamp.max()) if until is None else until - 1
-    width = (last - first) // TIME_BINS + 1
+    """Return the time before which a share of the interactions (of those before `until`) lie.
 
-    def bins() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    Times are counted in bins, then those of the bin it lies in, which takes no copy of them.
+    """
+    low, high = int(timestamp.min()), int(timestamp.max()) + 1 if until is None else until
+    position = None
+    while True:
+        width = (high - low - 1) // TIME_BINS + 1
+        counts = np.zeros(TIME_BINS, dtype=np.int64)
         for begin in range(0, len(timestamp), INTERACTIONS_AT_ONCE):
             block = timestamp[begin : begin + INTERACTIONS_AT_ONCE]
-            block = block[block <= last]
-            yield block, (block - first) // width
-
-    ends = np.cumsum(sum(np.bincount(bin_of, minlength=TIME_BINS) for _, bin_of in bins()))
-    position = min(ends[-1] - 1, round(fraction * ends[-1]))
-    bin_there = np.searchsorted(ends, position, side="right")
-    inside = np.concatenate([block[bin_of == bin_there] for block, bin_of in bins()])
-    position -= ends[bin_there - 1] if bin_there else 0
-    return int(np.partition(inside, position)[position])
+            inside = block[(block >= low) & (block < high)]
+            counts += np.bincount((inside - low) // width, minlength=TIME_BINS)
+        ends = np.cumsum(counts)
+        if position is None:
+            position = min(ends[-1] - 1, round(fraction * ends[-1]))
+        there = int(np.searchsorted(ends, position, side="right"))
+        if width == 1:
+            return low + there
+        position -= ends[there] - counts[there]
+        low, high = low + there * width, min(high, low + (there + 1) * width)
 
 
 def _ends_before(dataset: Dataset, time: int) -> np.ndarray:
     """For each user index, return the position of the first interaction at or after `time`."""
-    start, end = dataset.user_offsets[:-1], dataset.user_offsets[1:]
-    return _first_since(dataset.timestamp, start, end, np.broadcast_to(time, start.shape))
+    blocks = Segments(dataset.user_offsets[:-1], dataset.user_offsets[1:]).blocks()
+    return np.concatenate(
+        [_first_since(dataset.timestamp, b.start, b.end, np.full(len(b.start), time)) for b in blocks]
+    )
 
 
 def _first_since(timestamp: np.ndarray, start: np.ndarray, end: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -343,7 +351,7 @@ def _cases(
 
 def _history_end(dataset: Dataset, target: np.ndarray, config: SplitConfig) -> np.ndarray | None:
     """Return where the history of each user's target ends by the rule for ties; None: at the target itself."""
-    if config.tie_rule == "file":
+    if config.tie_rule == "file" or dataset.num_interactions == 0:
         return None
     time = dataset.timestamp[np.minimum(target, len(dataset.timestamp) - 1)]
     return _first_since(dataset.timestamp, dataset.user_offsets[:-1], target, time)

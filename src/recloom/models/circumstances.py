@@ -126,8 +126,9 @@ class Circumstances(nn.Module):
                     found = values[block.positions()].astype(np.float64)
                     yield found[np.isfinite(found)]
 
-            if count := sum(map(len, known())):
-                mean = sum(found.sum() for found in known()) / count
+            count, total = np.sum([(len(found), found.sum()) for found in known()], axis=0)
+            if count:
+                mean = total / count
                 deviation = np.sqrt(sum(np.square(found - mean).sum() for found in known()) / count)
                 self.mean_F[column], self.deviation_F[column] = mean, deviation if deviation > 0 else 1.0
 

@@ -35,7 +35,7 @@ class TrainingData:
 
     def item_counts(self, days: float = np.inf) -> np.ndarray:
         """Return how often each item occurs in the last so many days, by item index; shape (I,), int64."""
-        since, num_rows = self.end - days * SECONDS_PER_DAY, len(self.dataset.items) + 1
+        since, num_rows = self.last_timestamp - days * SECONDS_PER_DAY, len(self.dataset.items) + 1
         counts_I = np.zeros(num_rows, dtype=np.int64)
         for block in self.segments.blocks():
             positions = block.positions()
@@ -44,7 +44,7 @@ class TrainingData:
         return counts_I
 
     @property
-    def end(self) -> int:
+    def last_timestamp(self) -> int:
         """The time of the last interaction, UTC seconds; 0 where there is none."""
         ends = self.segments.end[self.segments.end > self.segments.start]
         return int(self.dataset.timestamp[ends - 1].max(initial=0))  # times ascend within a user
@@ -61,7 +61,8 @@ class Span:
 
 
 Scorer = Callable[[Histories], Tensor]
-"""From histories, none of them empty, to the score of every item, the padding row included; shape (B, I)."""
+"""From histories, none of them empty, to the score of every item, the padding row included; shape (B, I). In single
+precision where it takes products of vectors, which it rounds itself."""
 
 
 class Model(nn.Module):
@@ -198,21 +199,20 @@ class VectorModel(Model):
 
     def scorer(self) -> Scorer:
         items_DI = self.item_vectors().T.contiguous()
-
-        def score(histories: Histories) -> Tensor:
-            query_BD = self.queries(histories)
-            score_BI = torch.empty(len(query_BD), items_DI.shape[1], dtype=torch.float32, device=query_BD.device)
-            # In blocks that are rounded while they still are in the processor's cache.
-            for begin in range(0, items_DI.shape[1], ITEMS_AT_ONCE):
-                some = slice(begin, begin + ITEMS_AT_ONCE)
-                score_BI[:, some] = query_BD @ items_DI[:, some]
-            return score_BI
-
-        return score
+        return lambda histories: rounded_products(self.queries(histories), items_DI)
 
     def similarity(self, item_index: int) -> Tensor:
         unit_ID = functional.normalize(self.similarity_vectors(), dim=1)
         return unit_ID @ unit_ID[item_index]
+
+
+def rounded_products(query_BD: Tensor, items_DI: Tensor) -> Tensor:
+    """Return query times item in single precision, shape (B, I): in blocks, rounded while they are in the cache."""
+    score_BI = torch.empty(len(query_BD), items_DI.shape[1], dtype=torch.float32, device=query_BD.device)
+    for begin in range(0, items_DI.shape[1], ITEMS_AT_ONCE):
+        some = slice(begin, begin + ITEMS_AT_ONCE)
+        score_BI[:, some] = query_BD @ items_DI[:, some]
+    return score_BI
 
 
 class CountedModel(Model):

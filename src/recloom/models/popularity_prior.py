@@ -73,7 +73,7 @@ class PopularityPrior(nn.Module):
     def prepare(self, data: TrainingData) -> None:
         """Count interactions up to the end of the training data."""
         counts_PI = np.stack([data.item_counts(days) for days in DAYS])
-        end = data.end
+        end = data.last_timestamp
         first_I = np.full(counts_PI.shape[1], end)
         for block in data.segments.blocks():
             positions = block.positions()

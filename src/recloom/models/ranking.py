@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from recloom.dataset import PADDING_INDEX, Dataset, Histories
-from recloom.models.interface import ItemText, Model
+from recloom.models.interface import ItemText, Model, VectorModel
 
 SCORES_AT_ONCE = 32_000_000
-"""Most scores held in memory together, 128 MB: full ranking never materialises users times items."""
+"""Most scores held in memory together, 128 MB: full ranking never materialises users times items. A quarter of that
+for models that are no product of vectors, whose scores come in double precision and are copied."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Ranker:
         """
         k_possible = min(k, self.num_items)
         rankings = Rankings.empty(len(histories), k)
-        rows_at_once = max(1, min(512, SCORES_AT_ONCE // (self.num_items + 1)))
+        most = SCORES_AT_ONCE if isinstance(self.model, VectorModel) else SCORES_AT_ONCE // 4
+        rows_at_once = max(1, min(512, most // (self.num_items + 1)))
         by_length = np.argsort(histories.length_B, kind="stable")  # so that short histories are padded little
         for begin in range(0, len(histories), rows_at_once):
             rows = by_length[begin : begin + rows_at_once]

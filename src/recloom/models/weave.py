@@ -27,6 +27,7 @@ from recloom.models.interface import (
     TrainedModel,
     TrainingData,
     VectorModel,
+    rounded_products,
     usual_length,
 )
 from recloom.models.item_vectors import Fusion, ItemVectors
@@ -413,7 +414,7 @@ class Weave(TrainedModel, VectorModel):
     def scorer(self) -> Scorer:
         if self.own_items is not None:
             items_DN = self.item_vectors(self.own_items).T.contiguous()
-            return lambda histories: self.queries(histories) @ items_DN
+            return lambda histories: rounded_products(self.queries(histories), items_DN)
         if not self.is_coded:
             return super().scorer()
         return lambda histories: self._products(self.queries(histories), self.item_vectors)
@@ -428,9 +429,9 @@ class Weave(TrainedModel, VectorModel):
         return self._products(unit_vectors(torch.tensor([item_index])), unit_vectors)[0]
 
     def _products(self, query_BD: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return query times item for all items, which are never decoded all at once; shape (B, I)."""
+        """Return query times item in single precision, for all items, which are never decoded all at once; (B, I)."""
         parts = torch.split(torch.arange(self.num_items + 1), ITEMS_AT_ONCE)
-        return torch.cat([query_BD @ vectors_of(rows_N).T for rows_N in parts], dim=1)
+        return torch.cat([(query_BD @ vectors_of(rows_N).T).float() for rows_N in parts], dim=1)
 
     def queries(self, histories: Histories) -> Tensor:
         return self.branch_queries(histories, 0)

@@ -38,7 +38,6 @@ def _shuffled(num_windows: int, rng: np.random.Generator) -> Iterator[np.ndarray
         yield rng.permutation(num_windows)
         return
     stretches = rng.permutation(np.arange(0, num_windows, NEIGHBOURS))
-    at_once = max(1, WINDOWS_SHUFFLED_TOGETHER // NEIGHBOURS)
-    for begin in range(0, len(stretches), at_once):
-        rows = (stretches[begin : begin + at_once, None] + np.arange(NEIGHBOURS)).ravel()
+    for chosen in np.array_split(stretches, -(-num_windows // WINDOWS_SHUFFLED_TOGETHER)):
+        rows = (chosen[:, None] + np.arange(NEIGHBOURS)).ravel()
         yield rng.permutation(rows[rows < num_windows])
