@@ -4,7 +4,7 @@ import torch
 
 from recloom.dataset import Histories, Interaction, Requests, Segments, histories_from_interactions
 from recloom.models import TrainingData
-from recloom.models.popularity_prior import AGE, DAYS, NEW, PopularityPrior, _log_shares
+from recloom.models.popularity_prior import AGE, DAYS, ITEM_FEATURES, NEW, PopularityPrior, _log_shares
 
 DAY = 86_400
 END = 40 * DAY
@@ -165,3 +165,28 @@ def test_what_is_wanted_of_new_items_is_shared_among_as_many_as_there_are(datase
     assert change.abs().sum() == change[0, 1 + NEW].abs()
     # And back, when it is counted anew.
     torch.testing.assert_close(prepared(more, ITEMS).weight_GP, fitted.weight_GP)
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(46, 100.0), (102, 300.0), (137, 300.0), (300, 30.0)])
+def test_a_step_so_long_that_the_loss_overflows_does_not_lead_away(seed, scale):
+    # Found by chance among 1,200 such cases; without the care taken their weights are 1e15 to 1e28.
+    cases, chance = 20, torch.Generator().manual_seed(seed)
+    prior = PopularityPrior(3)
+    prior.features_IP[1:] = torch.randn(3, ITEM_FEATURES, generator=chance) * 3
+    zeros = np.zeros((cases, 1), dtype=np.int64)
+    asked = Histories(
+        item_index_BL=np.ones((cases, 1), dtype=np.int32),
+        timestamp_BL=zeros + DAY,
+        behavior_index_BL=zeros.astype(np.int32),
+        context_BL={},
+        length_B=np.ones(cases, dtype=np.int64),
+        user_index_B=zeros[:, 0],
+        request=Requests((DAY + np.random.default_rng(seed).exponential(1000, cases) * DAY).astype(np.int64), {}),
+        all_items=np.ones(cases, dtype=np.int32),
+        start_B=np.arange(cases),
+        end_B=np.arange(cases) + 1,
+    )
+    similarity = torch.randn(cases, 3, generator=chance) * scale
+    target = torch.randint(0, 3, (cases,), generator=chance)
+    prior.fit(similarity, torch.tensor([1, 2, 3]), target, asked, 1)
+    assert prior.weight_GP.abs().max() < 100

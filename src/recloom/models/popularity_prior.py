@@ -147,7 +147,10 @@ class PopularityPrior(nn.Module):
             log_chance_B = target_score_B - torch.logsumexp(score_BC, dim=1)
             return -torch.expm1(FORGIVENESS * log_chance_B).sum() / FORGIVENESS
 
+        best_loss, best_GP, is_finite = np.inf, self.weight_GP, True
+
         def loss_and_gradient() -> Tensor:
+            nonlocal best_loss, best_GP, is_finite
             optimizer.zero_grad()
             num_cases = len(target_position_B)
             total = penalty / num_cases * (weight_GP - self.weight_GP).square().sum()
@@ -156,10 +159,14 @@ class PopularityPrior(nn.Module):
                 loss = regret(slice(begin, begin + CASES_AT_ONCE)) / num_cases
                 loss.backward()  # type: ignore[no-untyped-call]
                 total = total.detach() + loss.detach()
+            is_finite = is_finite and bool(total.isfinite())
+            if total < best_loss:
+                best_loss, best_GP = float(total), weight_GP.detach().clone()
             return total
 
         optimizer.step(loss_and_gradient)  # type: ignore[no-untyped-call]
-        self.weight_GP, self.num_new = weight_GP.detach(), torch.tensor(num_new)
+        # A step so long that the loss overflows leads the line search on and on, away from what it had found.
+        self.weight_GP, self.num_new = weight_GP.detach() if is_finite else best_GP, torch.tensor(num_new)
         self._share_among_new()
 
     def fit_like(self, other: "PopularityPrior") -> None:
