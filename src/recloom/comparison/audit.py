@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from recloom.dataset import Cases, Dataset, Split, SplitConfig, expand_ranges, split_dataset
 from recloom.events import VECTOR_PREFIX
 from recloom.fitting import fit_model
-from recloom.models import ItemText, Model
+from recloom.models import ItemText, Model, TrainingData
 from recloom.run_config import RunConfig
 
 USERS = 300
@@ -134,10 +134,8 @@ def audit_catalogue(dataset: Dataset, config: SplitConfig) -> list[Finding]:
     beyond what training tells; times after the split are named as they are.
     """
     split = split_dataset(dataset, config)
-    num_rows = len(dataset.items) + 1
-    learned_I = np.bincount(dataset.item_index[split.full.positions()], minlength=num_rows)[1:]
-    later = np.setdiff1d(np.arange(dataset.num_interactions), split.full.positions())
-    asked_I = np.bincount(dataset.item_index[later], minlength=num_rows)[1:]
+    learned_I = TrainingData(dataset, split.full).item_counts()[1:]
+    asked_I = np.bincount(dataset.item_index, minlength=len(dataset.items) + 1)[1:] - learned_I
     findings = []
     for name, kind in dataset.item_table.schema.items():
         if name == "item_id" or name.startswith(VECTOR_PREFIX):

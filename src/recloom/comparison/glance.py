@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloom.dataset import SECONDS_PER_DAY, Dataset, Split
+from recloom.models import TrainingData
 
 CURVE_POINTS = 80
 TIMELINE_BINS = 60
@@ -56,7 +57,7 @@ def glance_at(dataset: Dataset, split: Split, has_text_I: np.ndarray) -> Glance:
     edges = 2 ** np.arange(int(np.ceil(np.log2(max(2, lengths.max())))) + 1)
     first, last = int(dataset.timestamp.min()), int(dataset.timestamp.max())
     times = np.linspace(first, last + 1, TIMELINE_BINS + 1)
-    learned_I = np.bincount(dataset.item_index[split.full.positions()], minlength=len(dataset.items) + 1)
+    learned_I = TrainingData(dataset, split.full).item_counts()
     asked = dataset.item_index[split.test.target]
     return Glance(
         users=len(lengths),
