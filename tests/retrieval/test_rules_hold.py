@@ -19,6 +19,7 @@ from recloom.retrieval import (
     Search,
     arrange,
     arrangement,
+    item_table,
     search,
 )
 
@@ -177,7 +178,7 @@ def groups(shop, item, rules):
     return found
 
 
-@pytest.mark.parametrize("is_approximate", [False, True])
+@pytest.mark.parametrize(("is_approximate", "is_rounded"), [(False, False), (False, True), (True, False), (True, True)])
 @settings(max_examples=100, deadline=None)
 @given(
     happened=steps,
@@ -185,10 +186,14 @@ def groups(shop, item, rules):
                    min_size=1, max_size=3),
     seed=st.integers(0, 9),
 )  # fmt: skip
-def test_no_sequence_of_changes_and_rules_shows_what_may_not_be_shown(is_approximate, happened, asked, seed):
+def test_no_sequence_of_changes_and_rules_shows_what_may_not_be_shown(
+    is_approximate, is_rounded, happened, asked, seed
+):
     if is_approximate:
         pytest.importorskip("faiss")
-    shop = Shop(new_search(is_approximate, seed=seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item_table, "MANY_VALUES", 0 if is_rounded else np.inf)
+        shop = Shop(new_search(is_approximate, seed=seed))
     query = np.random.default_rng(seed).normal(size=WIDTH)
     for step in [None, *happened]:
         if step is not None:
@@ -225,8 +230,10 @@ def check(shop, obeyed, k, now, seen, query):
 # Exactness
 
 
+@pytest.mark.parametrize("many_values", [0, np.inf], ids=["rounded", "single precision"])
 @pytest.mark.parametrize("seed", range(5))
-def test_exact_search_finds_the_order_of_double_precision(seed):
+def test_exact_search_finds_the_order_of_double_precision(seed, many_values, monkeypatch):
+    monkeypatch.setattr(item_table, "MANY_VALUES", many_values)
     rng = np.random.default_rng(seed)
     # Many items that single precision cannot tell apart.
     vectors = torch.from_numpy(rng.normal(size=(500, WIDTH)))

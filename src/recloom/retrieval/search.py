@@ -12,18 +12,18 @@ from torch import Tensor
 
 from recloom.dataset import Histories
 from recloom.models import Model, VectorModel
+from recloom.models.coded_items import ROWS_AT_ONCE
 from recloom.models.interface import Scorer
 from recloom.models.ranking import fixed_copy
 from recloom.retrieval.approximate import ApproximateIndex
 from recloom.retrieval.item_table import CodedTable, item_table
 
-MARGIN = 32
-"""Candidates beyond those asked for: single precision may order the last of them otherwise than double."""
+MARGIN = 96
+"""Candidates beyond those asked for: rough products may order the last of them otherwise than exact ones."""
 FEW_ALLOWED = 2_000
 """Up to so many items, all that are allowed are scored instead of asking the approximate index."""
 FEW_CANDIDATES = 256
 """Up to so many items, all are scored in double precision at once."""
-SINGLE_EPSILON = 2.0**-23
 
 
 class Hits:
@@ -65,8 +65,8 @@ class Search:
     """A model with its weights fixed, asked for the best among the items that may be shown.
 
     Scores are those of `Ranker`: computed in double precision and rounded to single, equal ones ordered by index. A
-    model of vectors finds its candidates in single precision and settles their order in double; a bound on the
-    rounding error tells when more candidates are needed, so that the list is the same.
+    model of vectors finds its candidates by rough products and settles their order in double; a bound on what was
+    rounded off tells when more candidates are needed, so that the list is the same.
     """
 
     def __init__(self, model: Model) -> None:
@@ -141,8 +141,8 @@ class Search:
         """Begin to look for the items whose vectors have the largest products with each query."""
         change_BI = [self._changes(boosted) for boosted in boosted_B]
         if self.index is None:
-            score_BI = self._table.rough(query_BD)
-            each = zip(query_BD, score_BI, allowed_BI, change_BI, strict=True)
+            score_BI, error_B = self._table.rough(query_BD)
+            each = zip(query_BD, score_BI, error_B.tolist(), allowed_BI, change_BI, strict=True)
             return [Hits(self._settled(*one)) for one in each]
         return [Hits(self._approximate(*one)) for one in zip(query_BD, allowed_BI, change_BI, strict=True)]
 
@@ -158,15 +158,17 @@ class Search:
         self,
         query_D: Tensor,
         score_I: Tensor,
+        error: float,
         allowed_I: np.ndarray | None,
         change_I: np.ndarray | None,
         rows_I: np.ndarray | None = None,
     ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-        """Return the way to the best items when single-precision scores are there.
+        """Return the way to the best items when rough scores are there.
 
         Args:
             query_D: In double precision.
-            score_I: In single precision; changed in place.
+            score_I: Rough scores; changed in place.
+            error: By how much they may differ from the exact ones.
             allowed_I: Which may be shown. None: all.
             change_I: By how much each score of the catalogue changes. None: not at all.
             rows_I: Rows of the catalogue that the scores belong to. None: all, in order.
@@ -175,26 +177,20 @@ class Search:
             score_I += torch.from_numpy(change_I if rows_I is None else change_I[rows_I])
         if allowed_I is not None:
             score_I.masked_fill_(torch.from_numpy(~allowed_I), -torch.inf)
-        # Rounding errors of a product of D terms, twice as large as they can be.
-        width = len(query_D)
-        error = 2 * width * SINGLE_EPSILON * (float(query_D.norm()) * self._table.longest + 1.0)
 
         def find(count: int) -> tuple[np.ndarray, np.ndarray]:
-            candidates = min(count + MARGIN, len(score_I))
-            while True:
-                rough_C, place_C = torch.topk(score_I, candidates)
-                found = int((rough_C > -torch.inf).sum())
-                place_C = place_C[:found]
-                rows_C = place_C.numpy() if rows_I is None else rows_I[place_C.numpy()]
-                rows_C, scores_C = self._in_order(query_D, rows_C, change_I)
-                is_settled = (
-                    found < candidates
-                    or candidates == len(score_I)
-                    or (found >= count and scores_C[count - 1] > float(rough_C[-1]) + error)
-                )
-                if is_settled:
-                    return rows_C[:count], scores_C[:count]
-                candidates = min(4 * candidates, len(score_I))
+            rough_C, place_C = torch.topk(score_I, min(count + MARGIN, len(score_I)))
+            place_C = place_C[rough_C > -torch.inf]
+            rows_C, scores_C = in_order(place_C)
+            if len(place_C) == len(rough_C) < len(score_I):
+                least = float(scores_C[count - 1]) - error
+                if float(rough_C[-1]) >= least:  # so may be others
+                    rows_C, scores_C = in_order((score_I >= least).nonzero().squeeze(1))
+            return rows_C[:count], scores_C[:count]
+
+        def in_order(place_C: Tensor) -> tuple[np.ndarray, np.ndarray]:
+            places = place_C.numpy()
+            return self._in_order(query_D, places if rows_I is None else rows_I[places], change_I)
 
         return find
 
@@ -202,7 +198,8 @@ class Search:
         self, query_D: Tensor, rows_C: np.ndarray, change_I: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return some rows and their scores, as computed in double precision, best first."""
-        exact_C = self._table.exact(torch.from_numpy(rows_C)) @ query_D
+        parts = torch.split(torch.from_numpy(rows_C), ROWS_AT_ONCE)
+        exact_C = torch.cat([self._table.exact(part_R) @ query_D for part_R in parts])
         if change_I is not None:
             exact_C += torch.from_numpy(change_I[rows_C])
         scores_C = exact_C.float().numpy()
@@ -219,8 +216,8 @@ class Search:
             if len(rows) <= FEW_CANDIDATES:
                 found, scores = self._in_order(query_D, rows, change_I)
                 return found[:count], scores[:count]
-            score_I = self._table.rough(query_D[None], torch.from_numpy(rows))[0]
-            return self._settled(query_D, score_I, None, change_I, rows)(count)
+            score_1N, error_1 = self._table.rough(query_D[None], torch.from_numpy(rows))
+            return self._settled(query_D, score_1N[0], float(error_1), None, change_I, rows)(count)
 
         if np.count_nonzero(allowed_I) <= FEW_ALLOWED:
             return partial(exactly, np.flatnonzero(allowed_I))
