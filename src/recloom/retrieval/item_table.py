@@ -208,6 +208,7 @@ def item_table(model: VectorModel) -> ItemTable:
         return CodedTable(model)
     exact_ID = model.item_vectors().contiguous()
     # On other processors torch multiplies bytes one by one, slower than anything.
-    multiplies_bytes = torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    multiplies_bytes = has_onednn and "AVX" in torch.backends.cpu.get_cpu_capability()
     is_rounded = multiplies_bytes and exact_ID.numel() >= MANY_VALUES
     return RoundedTable(model, exact_ID) if is_rounded else WholeTable(model, exact_ID)
