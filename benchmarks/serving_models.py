@@ -71,7 +71,7 @@ def make_model(folder: Path, num_items: int, seed: int = 0) -> Made:
     train = TrainingData(dataset, split.train)
     model.prepare(train)
     with torch.no_grad():
-        for tower in model.towers:
+        for tower in model._trained_towers:
             width = tower.items.ids.embedding_dim
             tower.items.ids.weight.copy_(torch.from_numpy(_clustered(cluster_I, width, rng)))
             tower.items.ids.weight[0] = 0
