@@ -15,6 +15,7 @@ from recloom.errors import ConfigError
 from recloom.fitting import new_model, read_catalogue
 from recloom.models import ItemText, TrainingData, Weave
 from recloom.models.pretrained import check_replaceable
+from recloom.models.ranking import ndcg_at_10
 from recloom.run_config import RunConfig
 from recloom.training import (
     Progress,
@@ -50,7 +51,6 @@ FIXED: Mapping[str, Mapping[str, Any]] = {
 """What makes it one that carries over."""
 TEXT_ENCODER = ("name", "max_tokens", "int8")
 CASES_AT_ONCE = 256
-CUTOFF = 10
 SHARES = (0.0, 0.5, 1.0)
 """How much of what the network makes of a history may be carried over."""
 
@@ -343,17 +343,12 @@ def _read(
 def _ndcg_within(model: Weave, dataset: Dataset, cases: Cases, is_there_I: torch.Tensor) -> float:
     """Return NDCG@10 of lists that hold some items alone."""
     scorer = model.eval().scorer()
-    ranks = []
+    parts = []
     for begin in range(0, len(cases), CASES_AT_ONCE):
         some = cases.rows(np.arange(begin, min(begin + CASES_AT_ONCE, len(cases))))
         histories = gather(dataset, some.history_start, some.history_end, model.max_length)
         score_BI = scorer(histories).cpu()
         score_BI[:, ~is_there_I] = -torch.inf
         score_BI[*map(torch.from_numpy, histories.seen())] = -torch.inf
-        target_B1 = torch.from_numpy(dataset.item_index[some.target]).long()[:, None]
-        target_score_B1 = score_BI.gather(1, target_B1)
-        # Equal scores go by the item's index, as in every list.
-        is_before_BI = (score_BI == target_score_B1) & (torch.arange(score_BI.shape[1]) < target_B1)
-        ranks.append(((score_BI > target_score_B1) | is_before_BI).sum(dim=1))
-    rank_B = torch.cat(ranks)
-    return float(torch.where(rank_B < CUTOFF, 1 / torch.log2(rank_B + 2.0), 0.0).mean())
+        parts.append(ndcg_at_10(score_BI, torch.from_numpy(dataset.item_index[some.target]).long()))
+    return float(torch.cat(parts).mean())

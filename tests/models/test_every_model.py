@@ -128,3 +128,16 @@ def test_equal_scores_are_ordered_by_item_index(rows, k):
     for row, found in zip(rows, items.tolist(), strict=True):
         assert found == sorted(range(6), key=lambda item: (-row[item], item))[:k]
     assert scores.shape == (len(rows), k)
+
+
+def test_a_network_as_wide_as_the_catalogue_is_long_is_no_table_of_items(cycle_dataset):
+    torch.manual_seed(0)
+    rows = len(cycle_dataset.items) + 1
+    config = MODELS["weave"].Config(embedding_dim=rows, hidden_dim=rows, max_length=6)
+    before, after = (MODELS["weave"](config, cycle_dataset, fake_text(cycle_dataset)) for _ in range(2))
+    turned_I = torch.tensor([0, *range(2, rows), 1])  # as if an item had left and another come
+    after.take_over(before, turned_I)
+    for name, taken in after.state_dict().items():
+        own = before.state_dict()[name]
+        is_table = name.endswith((".ids.weight", ".seen_I", ".features_IP"))
+        assert torch.equal(taken, own[turned_I] if is_table else own), name

@@ -78,8 +78,8 @@ def test_a_score_is_what_was_trained_and_a_cosine_of_texts(shelves, fitted):
 
 
 def test_texts_that_say_nothing_are_not(shelves, tmp_path, monkeypatch):
-    asked, gain = [], weave._gain
-    monkeypatch.setattr(weave, "_gain", lambda *scored: asked.append(len(scored[1])) or gain(*scored))
+    asked, gain = [], weave.ndcg_at_10
+    monkeypatch.setattr(weave, "ndcg_at_10", lambda *scored: asked.append(len(scored[1])) or gain(*scored))
     titles = shelves.item_table["title"].to_numpy()
     shuffled = pl.DataFrame(
         {"item_id": shelves.item_table["item_id"], "title": np.random.default_rng(1).permutation(titles)}

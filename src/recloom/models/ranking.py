@@ -152,3 +152,15 @@ def top_k(score_BI: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
             first = int(np.argmax(score_BK[row] == score_BK[row, k]))
             item_BK[row, first:k] = tied[: k - first]
     return item_BK[:, :k], score_BK[:, :k]
+
+
+def ndcg_at_10(score_BC: Tensor, target_position_B: Tensor) -> Tensor:
+    """Return the NDCG@10 of cases of which one candidate is right, shape (B,); equal scores go by position.
+
+    >>> ndcg_at_10(torch.tensor([[0.0, 3.0, 3.0]]), torch.tensor([2]))
+    tensor([0.6309])
+    """
+    target_score_B1 = score_BC.gather(1, target_position_B[:, None])
+    is_before_BC = torch.arange(score_BC.shape[1], device=score_BC.device) < target_position_B[:, None]
+    rank_B = ((score_BC > target_score_B1) | ((score_BC == target_score_B1) & is_before_BC)).sum(dim=1)
+    return torch.where(rank_B < 10, 1 / torch.log2(rank_B + 2.0), 0.0)

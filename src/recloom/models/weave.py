@@ -36,6 +36,7 @@ from recloom.models.negatives import Negatives, Sampling
 from recloom.models.networks import HSTU, BERT4Rec, Recurrent, SASRec, SequenceNetwork
 from recloom.models.popularity_prior import PopularityPrior
 from recloom.models.pretrained import SHAPES, Pretrained
+from recloom.models.ranking import ndcg_at_10
 from recloom.models.teacher import Teacher
 from recloom.models.time_buckets import GAP_BUCKETS, gap_buckets
 from recloom.workers import Workers
@@ -65,6 +66,8 @@ LEAST_CASES = 100
 """Cases below which the weight of likeness stays as it is."""
 CONTEXT_DROPOUT = 0.5
 """Share of training targets that are asked for without a context column."""
+TABLES_OF_ITEMS = (".ids.weight", ".seen_I", ".code_IM", ".length_I", ".features_IP")
+"""How tensors of the state are called that have a row for each item."""
 MASKED_SHARE = 0.3
 """Share of events that a network which looks both ways has to guess."""
 
@@ -296,7 +299,9 @@ class Weave(TrainedModel, VectorModel):
 
     def row_sources(self, other: Model, source_I: Tensor) -> dict[str, Tensor]:
         assert isinstance(other, Weave)
-        sources = super().row_sources(other, source_I)
+        # By name too: a network may happen to be as wide as the catalogue is long.
+        every = super().row_sources(other, source_I)
+        sources = {name: rows for name, rows in every.items() if name.endswith(TABLES_OF_ITEMS)}
         for number, (tower, before) in enumerate(zip(self._towers, other._towers, strict=True)):
             place = f"towers.{number}"
             sources[f"{place}.circumstances.table.weight"] = tower.circumstances.row_sources(before.circumstances)
@@ -809,7 +814,8 @@ class Likeness(Tower):
             for some in blocks:
                 cosine_BC = self.queries(histories.rows(some)) @ items_DC
                 for number, weight in enumerate(LIKENESS_WEIGHTS):
-                    found[number] += _gain(score_BC[some] + weight * cosine_BC, target_position_B[some])
+                    ndcg_S = ndcg_at_10(score_BC[some] + weight * cosine_BC, target_position_B[some])
+                    found[number] += float(ndcg_S.sum())
             chosen = LIKENESS_WEIGHTS[int(found.argmax())]
         for some in blocks:
             score_BC[some] += chosen * (self.queries(histories.rows(some)) @ items_DC)
@@ -830,14 +836,6 @@ class Likeness(Tower):
 
     def _to_query(self, state_ND: Tensor) -> Tensor:
         return functional.normalize(state_ND, dim=-1, eps=1e-6) * self.weight
-
-
-def _gain(score_BC: Tensor, target_position_B: Tensor) -> float:
-    """Return the sum of NDCG@10 over cases; of equal scores the earlier candidate comes first, as in every list."""
-    target_score_B1 = score_BC.gather(1, target_position_B[:, None])
-    is_before_BC = torch.arange(score_BC.shape[1]) < target_position_B[:, None]
-    rank_B = ((score_BC > target_score_B1) | ((score_BC == target_score_B1) & is_before_BC)).sum(dim=1)
-    return float(torch.where(rank_B < 10, 1 / torch.log2(rank_B + 2.0), 0.0).sum())
 
 
 def _network(config: WeaveConfig) -> SequenceNetwork:
