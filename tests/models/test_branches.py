@@ -42,6 +42,22 @@ def test_every_network_reads_what_is_shared_once(cycle_dataset, network, length)
             torch.testing.assert_close(read_once, whole[rows], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_last_state_alone_is_that_of_the_whole(cycle_dataset, name):
+    torch.manual_seed(0)
+    weave = MODELS["weave"]
+    config = weave.Config(network=name, embedding_dim=16, hidden_dim=16, num_layers=2, max_length=9)
+    network = weave(config, cycle_dataset, fake_text(cycle_dataset)).towers[0].network.eval().double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    length_B = torch.tensor([1, 9, 4])
+    is_event_BL = torch.arange(9) < length_B[:, None]
+    event_BLD, times_BL = torch.randn(3, 9, 16).double(), torch.randint(1, 10**6, (3, 9)).cumsum(dim=1) * is_event_BL
+    with torch.no_grad():
+        whole_BD = network(event_BLD, is_event_BL, times_BL)[torch.arange(3), length_B - 1]
+        torch.testing.assert_close(network.last_state(event_BLD, is_event_BL, times_BL), whole_BD, rtol=1e-9, atol=1e-9)
+
+
 def test_many_branches_do_not_make_one_long_row(monkeypatch):
     longest = []
 

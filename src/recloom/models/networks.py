@@ -34,6 +34,10 @@ class SequenceNetwork(nn.Module):
             timestamp_BL: When it happened, UTC seconds, int64; 0 for padding.
         """
 
+    def last_state(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
+        """Return the state of the last event of each history, shape (B, D): what `forward` says of it."""
+        return _last(self.forward(event_BLD, is_event_BL, timestamp_BL), is_event_BL)
+
     @abstractmethod
     def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
         """Return the states of the steps after those that all histories share, shape (B, S, D).
@@ -115,6 +119,21 @@ class AttentionBlock(nn.Module):
         query, key, value = (_heads(part, self.num_heads) for part in qkv)
         mask = None if visible_BLL is None else visible_BLL[:, None]
         mixed_BHLA = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
+        return self._added(hidden_BLD, mixed_BHLA)
+
+    def last(self, hidden_BLD: Tensor, is_event_BL: Tensor) -> Tensor:
+        """Return the new state of the last event of each history alone, shape (B, 1, D), which sees all events."""
+        normed_BLD = self.attention_norm(hidden_BLD)
+        width = hidden_BLD.shape[-1]
+        weight, bias = self.to_qkv.weight, self.to_qkv.bias
+        query = functional.linear(_last(normed_BLD, is_event_BL)[:, None], weight[:width], bias[:width])
+        key, value = functional.linear(normed_BLD, weight[width:], bias[width:]).chunk(2, dim=-1)
+        query, key, value = (_heads(part, self.num_heads) for part in (query, key, value))
+        mixed_BH1A = functional.scaled_dot_product_attention(query, key, value, is_event_BL[:, None, None])
+        return self._added(_last(hidden_BLD, is_event_BL)[:, None], mixed_BH1A)
+
+    def _added(self, hidden_BLD: Tensor, mixed_BHLA: Tensor) -> Tensor:
+        """Return states with what attention mixed and the feed-forward layer added."""
         hidden_BLD = hidden_BLD + self.dropout(self.attention_out(mixed_BHLA.transpose(1, 2).flatten(2)))
         return hidden_BLD + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_BLD)))
 
@@ -138,8 +157,18 @@ class SASRec(SequenceNetwork):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
-        visible_BLL = None if self.is_causal else is_event_BL[:, None, :].expand(-1, is_event_BL.shape[1], -1)
-        return self._read(event_BLD + self.positions[: event_BLD.shape[1]], visible_BLL)
+        return self._read(event_BLD + self.positions[: event_BLD.shape[1]], self._visible(is_event_BL))
+
+    def last_state(self, event_BLD: Tensor, is_event_BL: Tensor, timestamp_BL: Tensor) -> Tensor:
+        hidden_BLD, visible_BLL = event_BLD + self.positions[: event_BLD.shape[1]], self._visible(is_event_BL)
+        *below, top = self.blocks
+        for block in below:
+            hidden_BLD = block(hidden_BLD, visible_BLL)
+        assert isinstance(top, AttentionBlock)
+        return self.norm(top.last(hidden_BLD, is_event_BL).squeeze(1))
+
+    def _visible(self, is_event_BL: Tensor) -> Tensor | None:
+        return None if self.is_causal else is_event_BL[:, None, :].expand(-1, is_event_BL.shape[1], -1)
 
     def branches(self, trunk_1PD: Tensor, branch_BSD: Tensor, timestamp_BL: Tensor) -> Tensor:
         states = []
@@ -244,6 +273,11 @@ class _OneRow:
     def parted(self, state_1TD: Tensor) -> Tensor:
         """Return the states of the steps that are not shared, shape (B, S, D)."""
         return state_1TD[0, self._shared :].view(self._branch_shape)
+
+
+def _last(values_BLD: Tensor, is_event_BL: Tensor) -> Tensor:
+    """Return the values of the last event of each history, shape (B, D)."""
+    return values_BLD[torch.arange(len(values_BLD), device=values_BLD.device), is_event_BL.sum(dim=1) - 1]
 
 
 def _heads(values_BLD: Tensor, num_heads: int) -> Tensor:

@@ -625,7 +625,7 @@ class Tower(nn.Module):
             branch_BSH = self.to_network(event_BLD[:, num_shared:])
             read_BH = self.network.branches(trunk_1PH, branch_BSH, timestamp_BL)[rows_B, last_B - num_shared]
         else:
-            read_BH = self.network(self.to_network(event_BLD), is_event_BL, timestamp_BL)[rows_B, last_B]
+            read_BH = self.network.last_state(self.to_network(event_BLD), is_event_BL, timestamp_BL)
         state_BD = self._state(self.recent(event_BLD)[rows_B, last_B], read_BH)
         return self._query(state_BD, requests_of(histories))
 
