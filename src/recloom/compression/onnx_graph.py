@@ -20,7 +20,7 @@ from recloom.dataset import PADDING_INDEX
 from recloom.models import Model
 from recloom.models.circumstances import SESSION_GAP_SECONDS, SESSION_STEPS, Circumstances
 from recloom.models.networks import Recurrent, SequenceNetwork
-from recloom.models.popularity_prior import PopularityPrior
+from recloom.models.popularity_prior import PopularityPrior, multiplier
 from recloom.models.ranking import fixed_copy
 from recloom.models.time_buckets import gap_buckets, hours, weekdays
 from recloom.models.weave import Tower
@@ -109,7 +109,7 @@ class WeaveGraph(nn.Module):
             known_BG = prior.what_is_known(item_index_BL, timestamp_BL, request_timestamp_B)
             weight_BP = known_BG.to(prior.weight_GP) @ prior.weight_GP
             query_BD = torch.cat(parts[member * towers_each : (member + 1) * towers_each], dim=1)
-            queries.append(query_BD * weight_BP[:, :1].exp() / num_members)
+            queries.append(query_BD * multiplier(weight_BP) / num_members)
             popular.append(weight_BP[:, 1:] / num_members)
         return self.items.best(torch.cat(queries, dim=1), torch.cat(popular, dim=1), excluded_BS, self.list_length)
 

@@ -25,6 +25,10 @@ STEPS = 40
 """Steps of the optimiser that finds the weights; it is there long before."""
 CASES_AT_ONCE = 64
 """Validation cases whose scores are weighed together, so that memory is not that of all, several times over."""
+BEGINNINGS = (0.0, -0.5, -1.0, -2.0, -4.0)
+"""Logs of what scores are multiplied with, of which the best is where the optimiser begins."""
+LARGEST_MULTIPLIER = 10.0
+"""Log of it. A long step of the optimiser may ask for more, and a loss that overflows leads its line search astray."""
 PENALTY = 2.0
 """Ridge on the weights, in cases: with few validation cases, popularity matters little unless they agree."""
 TRUST = 20.0
@@ -97,7 +101,7 @@ class PopularityPrior(nn.Module):
     def extend(self, query_BD: Tensor, histories: Histories) -> Tensor:
         """Return queries that also weigh popularity, shape (B, D + P)."""
         weight_BP = self._what_is_known(histories).to(query_BD) @ self.weight_GP
-        return torch.cat([query_BD * weight_BP[:, :1].exp(), weight_BP[:, 1:]], dim=1)
+        return torch.cat([query_BD * multiplier(weight_BP), weight_BP[:, 1:]], dim=1)
 
     def usual(self, weight_P: Tensor) -> Tensor:
         """Return what popularity adds to the score of the average item that somebody has taken, a single number."""
@@ -133,40 +137,44 @@ class PopularityPrior(nn.Module):
         self.longest_wait = torch.maximum(longest_wait, before) if was_chosen else longest_wait
         known_BG = self._what_is_known(histories).to(similarity_BC)
         features_CP = self.features_IP[candidate_C].to(similarity_BC)
-        weight_GP = self.weight_GP.clone().requires_grad_()
+        weight_GP = self.weight_GP.clone()
         penalty = TRUST if was_chosen else PENALTY
-        optimizer = torch.optim.LBFGS([weight_GP], max_iter=STEPS, line_search_fn="strong_wolfe")
 
         def regret(some: slice) -> Tensor:
             forbidden_BC = similarity_BC[some] == -torch.inf
             possible_BC = similarity_BC[some].masked_fill(forbidden_BC, 0.0)  # infinity times a weight has no gradient
             weight_BP = known_BG[some] @ weight_GP
-            score_BC = possible_BC * weight_BP[:, :1].exp() + weight_BP[:, 1:] @ features_CP.T
+            score_BC = possible_BC * multiplier(weight_BP) + weight_BP[:, 1:] @ features_CP.T
             score_BC = score_BC.masked_fill(forbidden_BC, -torch.inf)
             target_score_B = score_BC.gather(1, target_position_B[some, None]).squeeze(1)
             log_chance_B = target_score_B - torch.logsumexp(score_BC, dim=1)
-            return -torch.expm1(FORGIVENESS * log_chance_B).sum() / FORGIVENESS
+            # In double precision: where hardly a target is within reach, a step changes the seventh digit of the sum.
+            return -torch.expm1(FORGIVENESS * log_chance_B.double()).sum() / FORGIVENESS
 
-        best_loss, best_GP, is_finite = np.inf, self.weight_GP, True
+        num_cases = len(target_position_B)
+        blocks = [slice(begin, begin + CASES_AT_ONCE) for begin in range(0, num_cases, CASES_AT_ONCE)]
+        if not was_chosen:
+            # Where scores are so far apart that hardly a target is within reach, no direction leads anywhere.
+            found = []
+            for beginning in BEGINNINGS:
+                weight_GP[0, 0] = beginning
+                found.append(sum(float(regret(some)) for some in blocks))
+            weight_GP[0, 0] = BEGINNINGS[int(np.argmin(found))]
+        weight_GP.requires_grad_()
+        optimizer = torch.optim.LBFGS([weight_GP], max_iter=STEPS, line_search_fn="strong_wolfe")
 
         def loss_and_gradient() -> Tensor:
-            nonlocal best_loss, best_GP, is_finite
             optimizer.zero_grad()
-            num_cases = len(target_position_B)
             total = penalty / num_cases * (weight_GP - self.weight_GP).square().sum()
             total.backward()  # type: ignore[no-untyped-call]
-            for begin in range(0, num_cases, CASES_AT_ONCE):
-                loss = regret(slice(begin, begin + CASES_AT_ONCE)) / num_cases
+            for some in blocks:
+                loss = regret(some) / num_cases
                 loss.backward()  # type: ignore[no-untyped-call]
                 total = total.detach() + loss.detach()
-            is_finite = is_finite and bool(total.isfinite())
-            if total < best_loss:
-                best_loss, best_GP = float(total), weight_GP.detach().clone()
             return total
 
         optimizer.step(loss_and_gradient)  # type: ignore[no-untyped-call]
-        # A step so long that the loss overflows leads the line search on and on, away from what it had found.
-        self.weight_GP, self.num_new = weight_GP.detach() if is_finite else best_GP, torch.tensor(num_new)
+        self.weight_GP, self.num_new = weight_GP.detach(), torch.tensor(num_new)
         self._share_among_new()
 
     def fit_like(self, other: "PopularityPrior") -> None:
@@ -227,6 +235,11 @@ class PopularityPrior(nn.Module):
         lateness_B = torch.where(num_read_B > 0, lateness_B, self.usual_lateness.to(lateness_B))
         wait_B = torch.minimum(wait_B, self.longest_wait.to(wait_B))
         return torch.stack([torch.ones_like(silence_B), silence_B, wait_B, lateness_B], dim=1)
+
+
+def multiplier(weight_BP: Tensor) -> Tensor:
+    """Return what the scores of requests are multiplied with, of their weights, shape (B, 1)."""
+    return weight_BP[:, :1].clamp_max(LARGEST_MULTIPLIER).exp()
 
 
 def _log_shares(counts_PI: np.ndarray) -> np.ndarray:
