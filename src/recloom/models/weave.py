@@ -59,8 +59,8 @@ ITEMS_AT_ONCE = 16_384
 MOST_CANDIDATES = 20_000
 """Items that decide how much popularity counts; a larger catalogue is sampled."""
 LIKENESS_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 48.0, 96.0, 192.0)
-"""How much the cosine of texts may add to a score, in which other cosines are divided by the temperature: from nothing to
-where hardly anything else counts."""
+"""How much the cosine of texts may add to a score, in which other cosines are divided by the temperature: from nothing
+to where hardly anything else counts."""
 LIKENESS_HALF_LIFE = 1.5
 """After so many later interactions an earlier one counts half in what texts are compared with."""
 LEAST_CASES = 100
